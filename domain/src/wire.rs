@@ -1,0 +1,56 @@
+//! The sync between an edge and the backend: `POST /internal/v1/edge/sync`, JSON both ways.
+//!
+//! Unknown fields are ignored, so that either side can be upgraded first.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{CampaignId, RoundId};
+use crate::timetable::Timetable;
+
+/// Path of the sync on the operations listener.
+pub const SYNC_PATH: &str = "/internal/v1/edge/sync";
+
+/// What an edge sends up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncRequest {
+    /// Drawn when the Envoy process started: 1 to 64 characters of `a-z 0-9 -`.
+    pub gateway: String,
+    /// At most so many campaigns are wanted, nearest round first.
+    pub max_campaigns: u32,
+}
+
+/// What the backend sends down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncResponse {
+    /// Redis's clock, Unix milliseconds, carried forward by the backend's monotonic clock.
+    pub now_ms: i64,
+    /// How far `now_ms` may be off when it was written, milliseconds.
+    pub uncertainty_ms: u32,
+    /// Gateways that have synced within the last seconds, this one included: at least 1.
+    pub gateways: u32,
+    /// Whether `campaigns` holds every campaign there is.
+    pub complete: bool,
+    /// The campaigns, nearest round first.
+    pub campaigns: Vec<SyncCampaign>,
+}
+
+/// One campaign, as an edge needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncCampaign {
+    /// Its id.
+    pub id: CampaignId,
+    /// Its version; a newer one lifts every latch.
+    pub version: u64,
+    /// Whether an operator paused it.
+    pub paused: bool,
+    /// Its rounds around now.
+    pub timetable: Timetable,
+    /// Coupons per round; none means no limit.
+    pub quota: Option<u64>,
+    /// The round which `issued` and `reserved` describe: the current one, else the next.
+    pub round: Option<RoundId>,
+    /// Committed coupons of that round.
+    pub issued: u64,
+    /// Committed and pending ones.
+    pub reserved: u64,
+}
