@@ -118,7 +118,7 @@ impl Server for Postgres {
         launch.user = account();
         // Fast shutdown: sessions end, the data is written out.
         launch.stop_signal = Signal::INT;
-        launch.orphan_signal = Signal::INT;
+        launch.orphan_signal = "INT";
         Ok(launch)
     }
 

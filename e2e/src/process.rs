@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, Resource, getrlimit, kill_process, setrlimit};
 
 /// How to run one server.
 #[derive(Debug, Clone)]
@@ -25,8 +25,8 @@ pub struct Launch {
     pub user: Option<&'static str>,
     /// What asks the server to stop in good order.
     pub stop_signal: Signal,
-    /// What the kernel sends it when we die.
-    pub orphan_signal: Signal,
+    /// What the kernel sends it when we die, as `setpriv` calls it.
+    pub orphan_signal: &'static str,
 }
 
 impl Launch {
@@ -38,7 +38,7 @@ impl Launch {
             env: Vec::new(),
             user: None,
             stop_signal: Signal::TERM,
-            orphan_signal: Signal::KILL,
+            orphan_signal: "KILL",
         }
     }
 
@@ -59,7 +59,7 @@ impl Launch {
     /// `setpriv` arranges the account and the signal on our death, then becomes the server, so the pid is the server's.
     fn command(&self, log: &Path) -> anyhow::Result<Command> {
         let mut command = Command::new("setpriv");
-        command.arg("--pdeathsig").arg(self.orphan_signal.as_raw().to_string());
+        command.arg("--pdeathsig").arg(self.orphan_signal);
         if let Some(user) = self.user {
             command.args(["--reuid", user, "--regid", user, "--init-groups"]);
         }
@@ -165,6 +165,7 @@ type Spawned = std::io::Result<Child>;
 fn spawn_for_life(command: Command) -> anyhow::Result<Child> {
     static SPAWNER: OnceLock<mpsc::Sender<(Command, mpsc::Sender<Spawned>)>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
+        raise_file_limit();
         let (sender, requests) = mpsc::channel::<(Command, mpsc::Sender<Spawned>)>();
         thread::spawn(move || {
             for (mut command, reply) in requests {
@@ -176,4 +177,11 @@ fn spawn_for_life(command: Command) -> anyhow::Result<Child> {
     let (reply, spawned) = mpsc::channel();
     spawner.send((command, reply)).map_err(|_| anyhow!("the thread that starts servers has ended"))?;
     Ok(spawned.recv().context("the thread that starts servers has ended")??)
+}
+
+/// A crowd needs a file descriptor per connection, and many systems give a login 1,024 of the many thousands it may have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _stays_as_it_is = setrlimit(Resource::Nofile, raised);
 }

@@ -1,0 +1,9 @@
+//! Tests against real servers. Each one starts a stack of its own: run them with `cargo xtask test`.
+// clippy.toml lets tests unwrap; the attribute tells clippy that helpers beside them are tests, too.
+
+#[cfg(test)]
+mod issuing;
+#[cfg(test)]
+mod servers;
+#[cfg(test)]
+mod support;

@@ -1,0 +1,116 @@
+//! The servers that this library starts: they keep their data and leave nothing behind.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use doorbuster_e2e::Programs;
+use doorbuster_e2e::ports::free_port;
+use doorbuster_e2e::postgres::{Postgres, query};
+use doorbuster_e2e::process::{Launch, Process};
+use doorbuster_e2e::redis::Redis;
+use doorbuster_e2e::server::Running;
+
+use crate::support::eventually;
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("doorbuster-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _left_behind = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn postgres_keeps_its_rows_over_kill_9() {
+    let folder = Folder::new("postgres-kept");
+    let programs = Programs::from_env().unwrap();
+    let postgres = Postgres {
+        bin: programs.postgres_bin.clone(),
+        home: folder.0.join("postgres"),
+        port: free_port().unwrap(),
+        password: "only for this test".replace(' ', "-"),
+    };
+    postgres_survives(&postgres, &folder.0);
+}
+
+fn postgres_survives(postgres: &Postgres, logs: &Path) {
+    let url = postgres.url("postgres");
+    let ask = |sql: &str| query(&postgres.bin, &url, sql).unwrap();
+    let mut running = Running::start(Box::new(postgres.clone()), logs).unwrap();
+    ask("CREATE TABLE kept AS SELECT 7 AS number");
+    // Once while nobody is connected, once while sessions are at work.
+    running.kill();
+    running.restart().unwrap();
+    let mut session = Command::new(postgres.bin.join("psql"))
+        .args(["-X", "-d", &url, "-c", "SELECT pg_sleep(60)"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually(Duration::from_secs(5), "a session at work", || {
+        ask("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'") == [["1"]]
+    });
+    running.kill();
+    running.restart().unwrap();
+    assert_eq!(ask("SELECT number FROM kept"), [["7"]]);
+    assert_eq!(ask("SHOW fsync"), [["on"]]);
+    session.wait().unwrap();
+}
+
+#[test]
+fn redis_keeps_its_keys_over_a_kill() {
+    let folder = Folder::new("redis-kept");
+    let program = Programs::from_env().unwrap().redis_server;
+    let redis = Redis { program, data: folder.0.join("redis"), port: free_port().unwrap() };
+    let command = |line: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
+        stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let mut running = Running::start(Box::new(redis.clone()), &folder.0).unwrap();
+    assert!(command("SET kept 7").starts_with("+OK"));
+    running.kill();
+    running.restart().unwrap();
+    assert!(command("GET kept").starts_with("$1\r\n7"));
+    assert!(command("CONFIG GET maxmemory-policy").contains("noeviction"));
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why() {
+    let folder = Folder::new("redis-refused");
+    let program = Programs::from_env().unwrap().redis_server;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let redis = Redis { program, data: folder.0.join("redis"), port };
+    let error = Running::start(Box::new(redis), &folder.0).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    assert!(error.contains("redis ended") && error.contains("Address already in use"), "{error}");
+}
+
+/// Test threads end before their process does; their servers must not end with them.
+#[test]
+fn a_server_outlives_the_thread_that_started_it() {
+    let folder = Folder::new("outlives");
+    let log = folder.0.join("sleep.log");
+    let launch = Launch::new("sleep").args(["60"]);
+    let mut process = std::thread::spawn(move || Process::spawn(&launch, &log)).join().unwrap().unwrap();
+    // A signal sent at the thread's end would have arrived by the time a second process has come and gone.
+    Command::new("true").status().unwrap();
+    assert!(process.try_wait().unwrap().is_none());
+    assert_eq!(fs::read_to_string(format!("/proc/{}/comm", process.pid())).unwrap().trim(), "sleep");
+    process.kill();
+    assert!(process.try_wait().unwrap().is_some());
+}

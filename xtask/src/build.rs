@@ -1,0 +1,62 @@
+//! Builds what a stack runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::checkout::Checkout;
+use crate::console::{run, step};
+use crate::setup::wasm::{Compiler, debian_cargo};
+
+/// How much the native build is optimised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Quick to build.
+    Dev,
+    /// Quick to run.
+    Release,
+}
+
+/// Builds the backend and returns its binary.
+pub(crate) fn backend(checkout: &Checkout, profile: Profile) -> anyhow::Result<PathBuf> {
+    step("building the backend");
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(checkout.root()).args(["build", "--package", "doorbuster-backend"]);
+    let folder = match profile {
+        Profile::Dev => "debug",
+        Profile::Release => {
+            cargo.arg("--release");
+            "release"
+        }
+    };
+    run(&mut cargo)?;
+    Ok(checkout.target().join(folder).join("doorbuster-backend"))
+}
+
+/// Builds the filter and returns its module, always at the same place.
+pub(crate) fn filter(checkout: &Checkout, compiler: Compiler) -> anyhow::Result<PathBuf> {
+    step("building the filter");
+    let (mut cargo, target) = match compiler {
+        Compiler::Rustup => (Command::new("cargo"), checkout.target()),
+        Compiler::Debian => debian_cargo(checkout)?,
+    };
+    cargo.current_dir(checkout.root());
+    cargo.args(["build", "--release", "--package", "doorbuster-filter", "--target", "wasm32-wasip1"]);
+    if compiler == Compiler::Debian {
+        cargo.args(["-Z", "build-std=std,panic_abort"]);
+    }
+    run(&mut cargo)?;
+    let module = checkout.filter_wasm();
+    install(&target.join("wasm32-wasip1/release/doorbuster_filter.wasm"), &module)?;
+    Ok(module)
+}
+
+/// By rename: an Envoy that starts meanwhile reads one whole module.
+fn install(built: &Path, place: &Path) -> anyhow::Result<()> {
+    let beside = place.with_extension("wasm.new");
+    fs::copy(built, &beside)
+        .and_then(|_| fs::rename(&beside, place))
+        .with_context(|| format!("cannot copy {} to {}", built.display(), place.display()))
+}

@@ -1,0 +1,46 @@
+//! Programs that come as Python packages, in a private virtual environment.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::ensure;
+
+use super::{apt, is_executable, on_path};
+use crate::checkout::Checkout;
+use crate::console::{run_logged, says_yes, step};
+
+/// Installs `package` (with its version) and returns its program. pip's configuration is the environment's own.
+pub(super) fn install(checkout: &Checkout, package: &str, program: &str) -> anyhow::Result<PathBuf> {
+    let environment = checkout.private().join("venv");
+    let installed = environment.join("bin").join(program);
+    // pip puts programs in place before it is done, so its own record decides.
+    let mark = environment.join(format!("{package}.installed"));
+    if is_executable(&installed) && mark.exists() {
+        return Ok(installed);
+    }
+    let log = checkout.logs().join("setup.log");
+    create_environment(checkout, &environment, &log)?;
+    step(&format!("installing {package} with pip"));
+    run_logged(Command::new(environment.join("bin/pip")).args(["install", package]), &log)?;
+    ensure!(is_executable(&installed), "{package} brought no program {program}: see {}", log.display());
+    std::fs::write(&mark, "")?;
+    Ok(installed)
+}
+
+fn create_environment(checkout: &Checkout, environment: &Path, log: &Path) -> anyhow::Result<()> {
+    if is_executable(&environment.join("bin/pip")) {
+        return Ok(());
+    }
+    if on_path("virtualenv").is_some() && !has_venv() {
+        return run_logged(Command::new("virtualenv").arg(environment), log);
+    }
+    if !has_venv() {
+        apt::install(checkout, &["python3-venv"])?;
+    }
+    run_logged(Command::new("python3").args(["-m", "venv", "--clear"]).arg(environment), log)
+}
+
+/// Debian splits the modules that a virtual environment needs from Python itself.
+fn has_venv() -> bool {
+    says_yes(Command::new("python3").args(["-c", "import venv, ensurepip"]))
+}

@@ -1,0 +1,92 @@
+//! `cargo xtask test`: all tests, with real servers.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+use doorbuster_e2e::Programs;
+use doorbuster_e2e::ports::free_port;
+use doorbuster_e2e::postgres::Postgres;
+use doorbuster_e2e::redis::Redis;
+use doorbuster_e2e::server::Running;
+use doorbuster_e2e::token::random_token;
+
+use crate::build::{self, Profile};
+use crate::checkout::{Checkout, remove_folder};
+use crate::console::{interrupt_flag, step};
+use crate::setup;
+
+/// What to test.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Handed to `cargo test --workspace`, such as a part of a test's name, `--package doorbuster-domain` or `-- --nocapture`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    arguments: Vec<String>,
+}
+
+/// Builds, starts the servers that tests share, and runs cargo's own test command.
+pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<ExitCode> {
+    checkout.create_private()?;
+    let servers = setup::servers(checkout)?;
+    let compiler = setup::wasm::compiler(checkout)?;
+    let programs = Programs {
+        backend: build::backend(checkout, Profile::Dev)?,
+        filter_wasm: build::filter(checkout, compiler)?,
+        envoy: servers.envoy,
+        redis_server: servers.redis_server,
+        postgres_bin: servers.postgres_bin,
+    };
+    step("starting Redis and PostgreSQL for the tests");
+    let shared = Shared::start(&programs)?;
+    // Ctrl-C ends cargo, which shares our terminal; we stay to clean up.
+    let _interrupted = interrupt_flag()?;
+    step("testing");
+    let status = Command::new("cargo")
+        .current_dir(checkout.root())
+        .args(["test", "--workspace"])
+        .args(&options.arguments)
+        .envs(programs.variables())
+        .env("DOORBUSTER_TEST_REDIS_URL", &shared.redis_url)
+        .env("DOORBUSTER_TEST_DATABASE_URL", &shared.database_url)
+        .status()
+        .context("cannot run cargo")?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// One Redis and one PostgreSQL for all tests: each has its own prefix and database there.
+struct Shared {
+    redis_url: String,
+    database_url: String,
+    running: Vec<Running>,
+    home: PathBuf,
+}
+
+impl Shared {
+    fn start(programs: &Programs) -> anyhow::Result<Self> {
+        let home = std::env::temp_dir().join(format!("doorbuster-test-{}", std::process::id()));
+        fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
+        let redis = Redis { program: programs.redis_server.clone(), data: home.join("redis"), port: free_port()? };
+        let postgres = Postgres {
+            bin: programs.postgres_bin.clone(),
+            home: home.join("postgres"),
+            port: free_port()?,
+            password: random_token()?,
+        };
+        let (redis_url, database_url) = (redis.url(), postgres.url("postgres"));
+        let mut shared = Self { redis_url, database_url, running: Vec::new(), home };
+        shared.running.push(Running::start(Box::new(redis), &shared.home)?);
+        shared.running.push(Running::start(Box::new(postgres), &shared.home)?);
+        Ok(shared)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.running.clear();
+        if let Err(error) = remove_folder(&self.home) {
+            eprintln!("{error:#}");
+        }
+    }
+}
