@@ -3,6 +3,7 @@
 use chrono::{DateTime, FixedOffset};
 use serde::{Deserialize, Serialize};
 
+use crate::id::RoundId;
 use crate::schedule::{Phase, Round};
 
 /// The rounds around a moment.
@@ -42,18 +43,7 @@ impl Timetable {
 
     /// When the first round told after `round` opens.
     #[must_use]
-    pub fn opens_after(&self, round: &Round) -> Option<DateTime<FixedOffset>> {
-        self.rounds.iter().find(|later| later.id > round.id).map(|later| later.opens)
-    }
-
-    /// The closing of the last round told that closed by `now_ms`.
-    #[must_use]
-    pub fn closed_before(&self, now_ms: i64) -> Option<DateTime<FixedOffset>> {
-        self.previous
-            .iter()
-            .chain(&self.rounds)
-            .rev()
-            .map(|round| round.closes)
-            .find(|at| at.timestamp_millis() <= now_ms)
+    pub fn opens_after(&self, round: RoundId) -> Option<DateTime<FixedOffset>> {
+        self.rounds.iter().find(|later| later.id > round).map(|later| later.opens)
     }
 }

@@ -1,0 +1,354 @@
+//! The plugin configuration: parsed once into a value that holds, or refused with the field's name.
+
+use doorbuster_domain::id::CampaignId;
+use doorbuster_domain::schedule::{Schedule, ScheduleSpec};
+use serde::Deserialize;
+
+/// A valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The routes under admission control.
+    pub guard: Vec<Route>,
+    /// The campaign meant where a request names none.
+    pub default_campaign: Option<CampaignId>,
+    /// Campaigns written in the configuration.
+    pub campaigns: Vec<StaticCampaign>,
+    /// Where campaigns are synced from.
+    pub sync: Option<Sync>,
+    /// How many requests may be with the origin at once.
+    pub credits: CreditRule,
+    /// What happens around an opening and a closing.
+    pub boundary: BoundaryRule,
+    /// Memory for the table of users who have their coupon, bytes; 0 switches it off.
+    pub duplicates_bytes: usize,
+    /// Longest body of a guarded request, bytes.
+    pub max_body_bytes: usize,
+}
+
+/// A method and a decoded, normalised path.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// As `POST`.
+    pub method: String,
+    /// As `/v1/coupon/issue`.
+    pub path: String,
+}
+
+/// A campaign that needs no backend of ours.
+#[derive(Debug, Clone)]
+pub struct StaticCampaign {
+    /// Its id.
+    pub id: CampaignId,
+    /// Its schedule.
+    pub schedule: Schedule,
+    /// Coupons per round; none means no limit.
+    pub quota: Option<u64>,
+    /// Its version; an origin's notice may replace it and the quota.
+    pub version: u64,
+}
+
+/// Where and how often campaigns are synced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sync {
+    /// Envoy's name for the cluster of the backend's operations listener.
+    pub cluster: String,
+    /// `:authority` of the sync request.
+    pub authority: String,
+    /// Bearer token.
+    pub token: String,
+    /// Pause between two syncs, milliseconds.
+    pub poll_ms: i64,
+    /// Age from which a snapshot is stale, milliseconds.
+    pub stale_ms: i64,
+    /// At most so many campaigns are synced.
+    pub max_campaigns: u32,
+}
+
+/// How many requests may be with the origin at once.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CreditRule {
+    /// Credits per remaining coupon.
+    pub overcommit: f64,
+    /// How long a failed request keeps its credit, milliseconds.
+    pub hold_ms: i64,
+    /// Age at which a credit that nobody settled is dropped, milliseconds.
+    pub ttl_ms: i64,
+    /// The longest life of a guarded request with the origin, milliseconds: the route's timeout.
+    pub request_timeout_ms: i64,
+    /// Credits of all campaigns the edge does not know together.
+    pub warming: u32,
+}
+
+/// What happens around an opening and a closing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BoundaryRule {
+    /// The largest uncertainty of the clock that is believed, milliseconds; the one assumed where there is no sync.
+    pub skew_ms: i64,
+    /// Requests admitted per boundary while the clock cannot tell.
+    pub grey_cap: u32,
+}
+
+impl Default for CreditRule {
+    fn default() -> Self {
+        Self { overcommit: 1.0, hold_ms: 500, ttl_ms: 10_000, request_timeout_ms: 5_000, warming: 16 }
+    }
+}
+
+impl Default for BoundaryRule {
+    fn default() -> Self {
+        Self { skew_ms: 250, grey_cap: 16 }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default = "default_guard")]
+    guard: Vec<Route>,
+    default_campaign: Option<CampaignId>,
+    #[serde(default)]
+    campaigns: Vec<WrittenCampaign>,
+    sync: Option<WrittenSync>,
+    #[serde(default)]
+    credits: CreditRule,
+    #[serde(default)]
+    boundary: BoundaryRule,
+    #[serde(default = "default_duplicates_bytes")]
+    duplicates_bytes: usize,
+    #[serde(default = "default_max_body_bytes")]
+    max_body_bytes: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCampaign {
+    id: CampaignId,
+    schedule: ScheduleSpec,
+    quota: Option<u64>,
+    #[serde(default)]
+    version: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSync {
+    cluster: String,
+    #[serde(default = "default_authority")]
+    authority: String,
+    #[serde(default = "default_token_env")]
+    token_env: String,
+    #[serde(default = "default_poll_ms")]
+    poll_ms: i64,
+    #[serde(default = "default_stale_ms")]
+    stale_ms: i64,
+    #[serde(default = "default_max_campaigns")]
+    max_campaigns: u32,
+}
+
+fn default_guard() -> Vec<Route> {
+    vec![Route { method: "POST".to_owned(), path: "/v1/coupon/issue".to_owned() }]
+}
+fn default_duplicates_bytes() -> usize {
+    4 << 20
+}
+fn default_max_body_bytes() -> usize {
+    4 << 10
+}
+fn default_authority() -> String {
+    "doorbuster-control".to_owned()
+}
+fn default_token_env() -> String {
+    "DOORBUSTER_EDGE_TOKEN".to_owned()
+}
+fn default_poll_ms() -> i64 {
+    250
+}
+fn default_stale_ms() -> i64 {
+    5_000
+}
+fn default_max_campaigns() -> u32 {
+    1_000
+}
+
+impl Config {
+    /// Parses the plugin configuration. `environment` looks up a variable given to the VM.
+    ///
+    /// # Errors
+    /// One line that names the field, what it holds and what it should.
+    pub fn parse(json: &[u8], environment: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let written: Written = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let path = error.path().to_string();
+            // At the top level serde's own message names the field.
+            if path == "." { error.inner().to_string() } else { format!("{path}: {}", error.inner()) }
+        })?;
+        deserializer.end().map_err(|error| error.to_string())?;
+        written.check(environment)
+    }
+}
+
+impl Written {
+    fn check(self, environment: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
+        if self.guard.is_empty() {
+            return Err("guard: names no route; leave it out to guard POST /v1/coupon/issue".to_owned());
+        }
+        for (at, route) in self.guard.iter().enumerate() {
+            if !route.path.starts_with('/') {
+                return Err(format!("guard[{at}].path: {:?} does not begin with /", route.path));
+            }
+            if route.method.is_empty() || !route.method.bytes().all(|c| c.is_ascii_uppercase()) {
+                return Err(format!("guard[{at}].method: {:?} is no method such as POST", route.method));
+            }
+        }
+        if self.sync.is_none() && self.campaigns.is_empty() {
+            return Err("campaigns: there is none and no sync either; write one of the two".to_owned());
+        }
+        let rule = self.credits;
+        if !(rule.overcommit.is_finite() && (0.01..=1000.0).contains(&rule.overcommit)) {
+            return Err(format!("credits.overcommit: {} is not between 0.01 and 1000", rule.overcommit));
+        }
+        in_range("credits.hold_ms", rule.hold_ms, 1, 60_000)?;
+        in_range("credits.request_timeout_ms", rule.request_timeout_ms, 1, 600_000)?;
+        in_range("credits.ttl_ms", rule.ttl_ms, 1, 3_600_000)?;
+        if rule.ttl_ms <= rule.request_timeout_ms {
+            return Err(format!(
+                "credits.ttl_ms: {} must exceed credits.request_timeout_ms {}, or credits of living requests are dropped",
+                rule.ttl_ms, rule.request_timeout_ms
+            ));
+        }
+        in_range("credits.warming", i64::from(rule.warming), 1, 1_000_000)?;
+        in_range("boundary.skew_ms", self.boundary.skew_ms, 1, 60_000)?;
+        in_range("boundary.grey_cap", i64::from(self.boundary.grey_cap), 1, 1_000_000)?;
+        in_range("duplicates_bytes", i64::try_from(self.duplicates_bytes).unwrap_or(i64::MAX), 0, 1 << 30)?;
+        in_range("max_body_bytes", i64::try_from(self.max_body_bytes).unwrap_or(i64::MAX), 0, 1 << 20)?;
+
+        let mut campaigns: Vec<StaticCampaign> = Vec::new();
+        for (at, campaign) in self.campaigns.into_iter().enumerate() {
+            let place = format!("campaigns[{at}]");
+            if campaigns.iter().any(|known| known.id == campaign.id) {
+                return Err(format!("{place}.id: {:?} is there twice", campaign.id.as_str()));
+            }
+            let schedule = Schedule::compile(&campaign.schedule).map_err(|errors| {
+                let errors: Vec<_> = errors
+                    .into_iter()
+                    .map(|error| error.within("schedule").within(&place))
+                    .map(|error| format!("{}: {}", error.field, error.message))
+                    .collect();
+                errors.join("; ")
+            })?;
+            campaigns.push(StaticCampaign {
+                id: campaign.id,
+                schedule,
+                quota: campaign.quota,
+                version: campaign.version,
+            });
+        }
+        Ok(Config {
+            guard: self.guard,
+            default_campaign: self.default_campaign,
+            campaigns,
+            sync: self.sync.map(|sync| sync.check(environment)).transpose()?,
+            credits: rule,
+            boundary: self.boundary,
+            duplicates_bytes: self.duplicates_bytes,
+            max_body_bytes: self.max_body_bytes,
+        })
+    }
+}
+
+impl WrittenSync {
+    fn check(self, environment: impl Fn(&str) -> Option<String>) -> Result<Sync, String> {
+        if self.cluster.is_empty() {
+            return Err("sync.cluster: is empty; name the cluster of the backend's operations listener".to_owned());
+        }
+        in_range("sync.poll_ms", self.poll_ms, 20, 60_000)?;
+        in_range("sync.stale_ms", self.stale_ms, self.poll_ms + 1, 3_600_000)?;
+        in_range("sync.max_campaigns", i64::from(self.max_campaigns), 1, 10_000)?;
+        let token = environment(&self.token_env).filter(|token| !token.is_empty()).ok_or_else(|| {
+            format!(
+                "sync.token_env: the environment variable {:?} is not set; export it and list it in host_env_keys",
+                self.token_env
+            )
+        })?;
+        Ok(Sync {
+            cluster: self.cluster,
+            authority: self.authority,
+            token,
+            poll_ms: self.poll_ms,
+            stale_ms: self.stale_ms,
+            max_campaigns: self.max_campaigns,
+        })
+    }
+}
+
+fn in_range(field: &str, value: i64, least: i64, most: i64) -> Result<(), String> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{field}: {value} is not between {least} and {most}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Config, String> {
+        Config::parse(json.as_bytes(), |name| (name == "DOORBUSTER_EDGE_TOKEN").then(|| "secret".to_owned()))
+    }
+
+    #[test]
+    fn the_least_configuration_has_the_documented_defaults() {
+        let config = parse(r#"{"sync": {"cluster": "control"}}"#).unwrap();
+        assert_eq!(config.guard, default_guard());
+        assert_eq!(config.credits, CreditRule::default());
+        assert_eq!(config.boundary, BoundaryRule::default());
+        let sync = config.sync.unwrap();
+        assert_eq!((sync.poll_ms, sync.stale_ms, sync.max_campaigns), (250, 5_000, 1_000));
+        assert_eq!(sync.token, "secret");
+    }
+
+    #[test]
+    fn every_error_names_its_field() {
+        let schedule =
+            r#"{"timezone":"UTC","first_day":"2026-01-01","last_day":"2026-01-01","opens":"10:00","closes":"11:00"}"#;
+        let campaign = format!(r#"{{"id":"a","schedule":{schedule}}}"#);
+        for (json, field) in [
+            ("".to_owned(), "EOF"),
+            ("[]".to_owned(), "expected struct"),
+            ("{}".to_owned(), "campaigns: "),
+            (r#"{"sink": {}}"#.to_owned(), "sink"),
+            (r#"{"sync": {"cluster": "c"}} x"#.to_owned(), "trailing"),
+            (r#"{"sync": {"cluster": 1}}"#.to_owned(), "sync.cluster: "),
+            (r#"{"sync": {"cluster": ""}}"#.to_owned(), "sync.cluster: "),
+            (r#"{"sync": {"cluster": "c", "pol_ms": 3}}"#.to_owned(), "sync.pol_ms: unknown field `pol_ms`"),
+            (r#"{"sync": {"cluster": "c", "poll_ms": 3}}"#.to_owned(), "sync.poll_ms: "),
+            (r#"{"sync": {"cluster": "c", "stale_ms": 100}}"#.to_owned(), "sync.stale_ms: "),
+            (r#"{"sync": {"cluster": "c", "token_env": "NONE"}}"#.to_owned(), "sync.token_env: "),
+            (r#"{"sync": {"cluster": "c"}, "guard": []}"#.to_owned(), "guard: "),
+            (r#"{"sync": {"cluster": "c"}, "guard": [{"method": "POST", "path": "x"}]}"#.to_owned(), "guard[0].path: "),
+            (
+                r#"{"sync": {"cluster": "c"}, "guard": [{"method": "post", "path": "/"}]}"#.to_owned(),
+                "guard[0].method: ",
+            ),
+            (r#"{"sync": {"cluster": "c"}, "default_campaign": "A"}"#.to_owned(), "default_campaign: "),
+            (r#"{"sync": {"cluster": "c"}, "credits": {"hold_ms": 0}}"#.to_owned(), "credits.hold_ms: "),
+            (r#"{"sync": {"cluster": "c"}, "credits": {"overcommit": 0}}"#.to_owned(), "credits.overcommit: "),
+            (r#"{"sync": {"cluster": "c"}, "credits": {"ttl_ms": 5000}}"#.to_owned(), "credits.ttl_ms: "),
+            (r#"{"sync": {"cluster": "c"}, "boundary": {"grey_cap": -1}}"#.to_owned(), "boundary.grey_cap: "),
+            (r#"{"sync": {"cluster": "c"}, "duplicates_bytes": 2000000000}"#.to_owned(), "duplicates_bytes: "),
+            (format!(r#"{{"campaigns": [{campaign},{campaign}]}}"#), "campaigns[1].id: "),
+            (
+                format!(r#"{{"campaigns": [{}]}}"#, campaign.replace("UTC", "Mars")),
+                "campaigns[0].schedule.timezone: \"Mars\"",
+            ),
+        ] {
+            let error = parse(&json).unwrap_err();
+            assert!(error.contains(field), "{json}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+}

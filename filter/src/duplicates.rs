@@ -1,0 +1,124 @@
+//! Users for whom the origin confirmed a committed coupon: a set-associative table of keyed 64-bit hashes.
+//!
+//! The table never grows. A user that falls out is let through, and the origin says no. A user is refused wrongly only
+//! if a 64-bit SipHash under a key nobody outside knows collides with one of the n in the table: about n x 2^-64.
+
+use std::hash::Hasher;
+
+use doorbuster_domain::id::{CampaignId, RoundId, UserId};
+use siphasher::sip::SipHasher13;
+
+/// Bytes of one shard: what a look-up copies out of shared data.
+pub const SHARD_BYTES: usize = 1_024;
+const WAYS: usize = 8;
+const HASH_BYTES: usize = 8;
+const SETS: u64 = (SHARD_BYTES / (WAYS * HASH_BYTES)) as u64;
+
+/// The key of all hashes, drawn once per process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashKey(pub u64, pub u64);
+
+impl HashKey {
+    /// The hash that stands for a user's coupon of a round. Never 0, which marks an empty place.
+    #[must_use]
+    pub fn holder(&self, campaign: &CampaignId, round: RoundId, user: &UserId) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.0, self.1);
+        // No id contains a line feed, so no two triples look alike.
+        hasher.write(campaign.as_str().as_bytes());
+        hasher.write_u8(b'\n');
+        hasher.write_i32(chrono::Datelike::num_days_from_ce(&round.0));
+        hasher.write(user.as_str().as_bytes());
+        hasher.finish().max(1)
+    }
+
+    /// The tag by which a ledger knows its campaign.
+    #[must_use]
+    pub fn campaign(&self, campaign: &CampaignId) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.0, self.1);
+        hasher.write(campaign.as_str().as_bytes());
+        hasher.finish().max(1)
+    }
+}
+
+/// The shard a hash lives in, of `shards`; none if there are none.
+#[must_use]
+pub fn shard_of(hash: u64, shards: usize) -> Option<usize> {
+    let shards = u64::try_from(shards).ok().filter(|shards| *shards > 0)?;
+    // The high half picks the shard, the low half the set within it.
+    usize::try_from((hash >> 32) % shards).ok()
+}
+
+/// Whether `shard` holds `hash`.
+#[must_use]
+pub fn contains(shard: &[u8], hash: u64) -> bool {
+    let wanted = hash.to_le_bytes();
+    set_of(shard, hash).chunks_exact(HASH_BYTES).any(|place| place == wanted)
+}
+
+/// Puts `hash` first in its set of `shard`; the one that was there longest falls out.
+pub fn insert(shard: &mut Vec<u8>, hash: u64) {
+    shard.resize(SHARD_BYTES, 0);
+    let start = set_start(hash);
+    if let Some(set) = shard.get_mut(start..start + WAYS * HASH_BYTES) {
+        set.copy_within(..(WAYS - 1) * HASH_BYTES, HASH_BYTES);
+        if let Some(first) = set.get_mut(..HASH_BYTES) {
+            first.copy_from_slice(&hash.to_le_bytes());
+        }
+    }
+}
+
+fn set_start(hash: u64) -> usize {
+    usize::try_from(hash % SETS).unwrap_or_default() * WAYS * HASH_BYTES
+}
+
+fn set_of(shard: &[u8], hash: u64) -> &[u8] {
+    let start = set_start(hash);
+    shard.get(start..start + WAYS * HASH_BYTES).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: HashKey = HashKey(1, 2);
+
+    fn hash(round: &str, user: &str) -> u64 {
+        KEY.holder(&CampaignId::parse("spring").unwrap(), round.parse().unwrap(), &UserId::parse(user).unwrap())
+    }
+
+    #[test]
+    fn a_user_is_found_in_the_round_it_was_put_in() {
+        let mut shard = Vec::new();
+        assert!(!contains(&shard, hash("2026-05-01", "u1")));
+        insert(&mut shard, hash("2026-05-01", "u1"));
+        assert!(contains(&shard, hash("2026-05-01", "u1")));
+        assert!(!contains(&shard, hash("2026-05-01", "u2")));
+        assert!(!contains(&shard, hash("2026-05-02", "u1")));
+    }
+
+    #[test]
+    fn a_full_set_lets_the_oldest_go_and_the_shard_never_grows() {
+        let mut shard = Vec::new();
+        let same_set: Vec<u64> = (1..=9).map(|n| n * SETS).collect();
+        for hash in &same_set {
+            insert(&mut shard, *hash);
+        }
+        assert_eq!(shard.len(), SHARD_BYTES);
+        assert!(!contains(&shard, same_set[0]));
+        assert!(same_set[1..].iter().all(|hash| contains(&shard, *hash)));
+    }
+
+    #[test]
+    fn half_full_tables_keep_nearly_everybody() {
+        let shards = 64;
+        let mut table = vec![Vec::new(); shards];
+        let users: Vec<u64> =
+            (0..shards * SHARD_BYTES / HASH_BYTES / 2).map(|n| hash("2026-05-01", &format!("u{n}"))).collect();
+        for hash in &users {
+            insert(&mut table[shard_of(*hash, shards).unwrap()], *hash);
+        }
+        let kept = users.iter().filter(|hash| contains(&table[shard_of(**hash, shards).unwrap()], **hash)).count();
+        assert!(kept * 100 > users.len() * 95, "{kept} of {}", users.len());
+        assert_eq!(shard_of(7, 0), None);
+    }
+}

@@ -1,0 +1,481 @@
+//! The decision: may this request go to the origin?
+//!
+//! A [`Gate`] is what one worker keeps. Most refusals come from it alone ([`Gate::refuse_at_once`]): no lock, no shared
+//! data, no clock but the tick's. The others, and every admission, go through the accounts that all workers share.
+
+mod campaign;
+mod tally;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use doorbuster_domain::id::{CampaignId, RoundId, UserId};
+use doorbuster_domain::notice::Outcome;
+use doorbuster_domain::refusal::{Problem, Refusal};
+
+use self::campaign::{Campaign, Moment, Standing};
+use self::tally::Tally;
+use crate::config::Config;
+use crate::credits::{Admission, Clockwork, Ending, Ledger, Permit, Terms};
+use crate::host::SharedData;
+use crate::reply::Reply;
+use crate::state::{self, Duplicates, LedgerKey, Process};
+use crate::sync::{OriginClock, Snapshot};
+
+/// The tick's clock is believed for this long, milliseconds: a worker may be too busy to tick. Nearer to an opening or
+/// a closing than this, the clock is read for each request.
+const TICK_SLACK_MS: i64 = 2_000;
+
+/// A complete snapshot younger than this holds every campaign there is, milliseconds.
+const COMPLETE_FOR_MS: i64 = 1_000;
+
+/// What one worker knows, and decides by.
+#[derive(Debug)]
+pub struct Gate {
+    config: Rc<Config>,
+    clockwork: Clockwork,
+    process: Process,
+    duplicates: Duplicates,
+    campaigns: HashMap<CampaignId, Campaign>,
+    generation: u64,
+    synced: Option<Synced>,
+    /// This machine's clock at the last tick, Unix milliseconds.
+    tick_ms: i64,
+    /// Counts of requests that name no known campaign.
+    unknown_tally: Tally,
+    cas_retries: u64,
+}
+
+/// What stands in the newest snapshot besides the campaigns.
+#[derive(Debug, Clone, Copy)]
+struct Synced {
+    received_ms: i64,
+    clock: OriginClock,
+    complete: bool,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Decision {
+    /// It is answered here.
+    Refuse(Rc<Reply>),
+    /// It goes to the origin.
+    Admit(Pass),
+}
+
+/// An admitted request: what is needed to settle it.
+#[derive(Debug)]
+pub struct Pass {
+    /// The campaign it is for.
+    pub campaign: CampaignId,
+    /// The round the edge admits to, if it knows it.
+    pub round: Option<RoundId>,
+    user: UserId,
+    credit: Option<Credit>,
+}
+
+#[derive(Debug)]
+struct Credit {
+    account: LedgerKey,
+    tag: u64,
+    permit: Permit,
+}
+
+impl Gate {
+    /// A worker's gate. Campaigns written in the configuration are known at once.
+    #[must_use]
+    pub fn new(config: Rc<Config>, process: Process, shared: &dyn SharedData, now_ms: i64) -> Self {
+        let mut gate = Self {
+            clockwork: Clockwork::new(&config.credits),
+            duplicates: Duplicates::new(config.duplicates_bytes),
+            config,
+            process,
+            campaigns: HashMap::new(),
+            generation: 0,
+            synced: None,
+            tick_ms: now_ms,
+            unknown_tally: Tally::default(),
+            cas_retries: 0,
+        };
+        let snapshot = gate.stored_snapshot(shared);
+        gate.claim_ledgers(shared, snapshot.as_ref());
+        gate.load(shared, snapshot);
+        gate
+    }
+
+    /// Brings the worker up to date; called every 50 ms. A sold-out latch outlives a newer version by one tick.
+    pub fn tick(&mut self, shared: &dyn SharedData, now_ms: i64) {
+        self.tick_ms = now_ms;
+        if state::generation(shared) != self.generation {
+            let snapshot = self.stored_snapshot(shared);
+            self.load(shared, snapshot);
+        }
+        let clock = self.clock();
+        for campaign in self.campaigns.values_mut() {
+            campaign.refresh(clock.at(now_ms));
+            campaign.look_at_latch(shared);
+        }
+    }
+
+    /// The answer to a request that this worker can refuse from what it keeps.
+    pub fn refuse_at_once(&mut self, campaign: &Result<CampaignId, Refusal>) -> Option<Rc<Reply>> {
+        let id = match campaign {
+            Ok(id) => id,
+            Err(refusal) => return Some(self.refuse_unknown(*refusal, None, 0)),
+        };
+        let clock = self.clock();
+        let now_ms = clock.at(self.tick_ms);
+        let stale = self.is_stale(self.tick_ms);
+        let slack_ms = TICK_SLACK_MS + clock.uncertainty_ms;
+        self.campaigns.get_mut(id)?.refuse_at_once(now_ms, self.tick_ms, slack_ms, stale)
+    }
+
+    /// Decides a request that [`Gate::refuse_at_once`] let through. The order of the checks is the contract's.
+    /// `host_ms` is this machine's clock, Unix milliseconds.
+    pub fn decide(
+        &mut self,
+        campaign: &Result<CampaignId, Refusal>,
+        user: &Result<UserId, Refusal>,
+        shared: &dyn SharedData,
+        host_ms: i64,
+        random: u64,
+    ) -> Decision {
+        let id = match campaign {
+            Ok(id) => id,
+            Err(refusal) => return Decision::Refuse(self.refuse_unknown(*refusal, None, random)),
+        };
+        let clock = self.clock();
+        let moment = Moment {
+            host_ms,
+            now_ms: clock.at(host_ms),
+            uncertainty_ms: clock.uncertainty_ms,
+            stale: self.is_stale(host_ms),
+        };
+        let standing = match self.campaigns.get_mut(id) {
+            Some(known) => known.standing(&moment, shared),
+            None => Standing::Unknown,
+        };
+        match (standing, user) {
+            (Standing::Refused(reply), _) => Decision::Refuse(reply),
+            (Standing::Unknown, user) => self.decide_unknown(id, user, shared, host_ms, random),
+            (Standing::Unclear { .. } | Standing::Open { .. }, Err(refusal)) => {
+                let refusal = *refusal;
+                Decision::Refuse(match self.campaigns.get_mut(id) {
+                    Some(known) => known.refuse(refusal),
+                    None => self.refuse_unknown(refusal, Some(id), random),
+                })
+            }
+            (Standing::Unclear { boundary_ms }, Ok(user)) => {
+                let cap = self.config.boundary.grey_cap;
+                self.admit(id, user, None, shared, random, |ledger, tag, clockwork| {
+                    ledger.admit_unclear(tag, boundary_ms, cap, clockwork, host_ms)
+                })
+            }
+            (Standing::Open { terms, probing }, Ok(user)) => {
+                self.decide_open(id, user, &terms, probing, &moment, shared, random)
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is a value the decision depends on")]
+    fn decide_open(
+        &mut self,
+        id: &CampaignId,
+        user: &UserId,
+        terms: &Terms,
+        probing: bool,
+        moment: &Moment,
+        shared: &dyn SharedData,
+        random: u64,
+    ) -> Decision {
+        let holder = self.process.hash_key.holder(id, terms.round, user);
+        let Some(known) = self.campaigns.get_mut(id) else {
+            return self.decide_unknown(id, &Ok(user.clone()), shared, moment.host_ms, random);
+        };
+        if self.duplicates.contains(shared, holder) {
+            return Decision::Refuse(known.refuse_already_issued(terms.round));
+        }
+        let paused = known.paused;
+        if probing {
+            known.probed(moment.host_ms);
+        } else if terms.quota.is_none() {
+            // Nothing is counted where there is no limit.
+            known.tally.admitted += 1;
+            return Decision::Admit(Pass {
+                campaign: id.clone(),
+                round: Some(terms.round),
+                user: user.clone(),
+                credit: None,
+            });
+        }
+        self.admit(id, user, Some((terms.round, moment.now_ms)), shared, random, |ledger, _, clockwork| {
+            // A stale pause is passed by probes alone.
+            let ordinary = if paused { Admission::Busy } else { ledger.admit(terms, clockwork, moment.host_ms) };
+            match ordinary {
+                Admission::SoldOut | Admission::Busy if probing => {
+                    ledger.probe(terms, clockwork, moment.host_ms).map_or(ordinary, Admission::Granted)
+                }
+                decided => decided,
+            }
+        })
+    }
+
+    /// Takes a credit from a known campaign's account and says what follows. `open` is the round that is open, with the
+    /// origin's time, where that is known.
+    fn admit(
+        &mut self,
+        id: &CampaignId,
+        user: &UserId,
+        open: Option<(RoundId, i64)>,
+        shared: &dyn SharedData,
+        random: u64,
+        mut ask: impl FnMut(&mut Ledger, u64, &Clockwork) -> Admission,
+    ) -> Decision {
+        let clockwork = self.clockwork;
+        let Some(known) = self.campaigns.get_mut(id) else {
+            return Decision::Refuse(self.refuse_unknown(Refusal::Busy, Some(id), random));
+        };
+        let (account, tag) = (known.account.clone(), known.tag);
+        let asked =
+            state::update_ledger(shared, &account, tag, &mut self.cas_retries, |ledger| ask(ledger, tag, &clockwork));
+        match (asked, open) {
+            (Some(Admission::Granted(permit)), _) => {
+                known.tally.admitted += 1;
+                let credit = Some(Credit { account, tag, permit });
+                let round = open.map(|(round, _)| round);
+                Decision::Admit(Pass { campaign: id.clone(), round, user: user.clone(), credit })
+            }
+            (Some(Admission::SoldOut), Some((round, now_ms))) => {
+                known.latch(round);
+                Decision::Refuse(known.refuse_sold_out(round, now_ms))
+            }
+            _ if known.paused => Decision::Refuse(known.refuse(Refusal::Paused)),
+            _ => Decision::Refuse(known.refuse_busy(random)),
+        }
+    }
+
+    /// A campaign this worker does not know, or whose rounds it has run out of: unknown for certain, or admitted under
+    /// the small cap that all such requests share, since the origin decides anyway.
+    fn decide_unknown(
+        &mut self,
+        id: &CampaignId,
+        user: &Result<UserId, Refusal>,
+        shared: &dyn SharedData,
+        host_ms: i64,
+        random: u64,
+    ) -> Decision {
+        let complete = match self.synced {
+            Some(synced) => synced.complete && host_ms.abs_diff(synced.received_ms) < COMPLETE_FOR_MS.unsigned_abs(),
+            None => self.config.sync.is_none(),
+        };
+        if complete && !self.campaigns.contains_key(id) {
+            return Decision::Refuse(self.refuse_unknown(Refusal::UnknownCampaign, Some(id), random));
+        }
+        let user = match user {
+            Ok(user) => user,
+            Err(refusal) => return Decision::Refuse(self.refuse_unknown(*refusal, Some(id), random)),
+        };
+        let account = LedgerKey::unknown();
+        let (cap, clockwork) = (self.config.credits.warming, self.clockwork);
+        let asked = state::update_ledger(shared, &account, 0, &mut self.cas_retries, |ledger| {
+            ledger.admit_unknown(cap, &clockwork, host_ms)
+        });
+        match asked {
+            Some(Admission::Granted(permit)) => {
+                self.unknown_tally.admitted += 1;
+                let credit = Some(Credit { account, tag: 0, permit });
+                Decision::Admit(Pass { campaign: id.clone(), round: None, user: user.clone(), credit })
+            }
+            _ => Decision::Refuse(self.refuse_unknown(Refusal::Busy, Some(id), random)),
+        }
+    }
+
+    /// A refusal of a request that names no campaign this worker knows. Rendered each time: a client chooses the name.
+    fn refuse_unknown(&mut self, refusal: Refusal, id: Option<&CampaignId>, random: u64) -> Rc<Reply> {
+        self.unknown_tally.refuse(refusal);
+        let problem = match (refusal, id) {
+            (Refusal::Busy, _) => Problem::ask_again(refusal, id, random),
+            (_, Some(id)) => Problem::about(refusal, id),
+            (_, None) => Problem::new(refusal),
+        };
+        Rc::new(Reply::render(&problem))
+    }
+
+    /// A request body that is too large, whatever it is for.
+    pub fn refuse_body(&mut self) -> Rc<Reply> {
+        self.refuse_unknown(Refusal::BodyTooLarge, None, 0)
+    }
+
+    /// Settles an admitted request: exactly once, with what the origin told or with its silence.
+    pub fn settle(&mut self, pass: &Pass, ending: Ending, shared: &dyn SharedData, host_ms: i64) {
+        // What an origin says of another campaign says nothing of this request.
+        let ending = match ending {
+            Ending::Told(notice) if notice.campaign != pass.campaign => Ending::Silent,
+            ending => ending,
+        };
+        let known = self.campaigns.get_mut(&pass.campaign);
+        if let Some(credit) = &pass.credit {
+            let rounds = known.as_ref().map(|known| known.rounds()).unwrap_or_default();
+            let synced = self.config.sync.is_some();
+            let clockwork = self.clockwork;
+            let latched = state::update_ledger(shared, &credit.account, credit.tag, &mut self.cas_retries, |ledger| {
+                // The account may have gone to another campaign since.
+                if ledger.tag == credit.tag {
+                    ledger.settle(&credit.permit, &ending, &rounds, &clockwork, host_ms, synced);
+                }
+                (ledger.sold_out, ledger.round)
+            });
+            if let (Some(known), Some((true, Some(round)))) = (known, latched) {
+                known.latch(round);
+            }
+        }
+        if let Ending::Told(notice) = ending
+            && matches!(notice.outcome, Outcome::Issued | Outcome::AlreadyIssued)
+            && let Some(round) = notice.round
+        {
+            let holder = self.process.hash_key.holder(&pass.campaign, round, &pass.user);
+            self.duplicates.insert(shared, holder, &mut self.cas_retries);
+        }
+    }
+}
+
+/// The worker that syncs for the process.
+impl Gate {
+    /// A sync is about to be sent: the accounts remember what they held, so that its answer can be told from it.
+    pub fn ask(&mut self, shared: &dyn SharedData, host_ms: i64) {
+        let now_ms = self.clock().at(host_ms);
+        let clockwork = self.clockwork;
+        for campaign in self.campaigns.values().filter(|campaign| campaign.is_active(now_ms)) {
+            let _ = state::update_ledger(shared, &campaign.account, campaign.tag, &mut self.cas_retries, |ledger| {
+                if ledger.tag == campaign.tag {
+                    ledger.ask(&clockwork, host_ms);
+                }
+            });
+        }
+    }
+
+    /// Takes in the answer to a sync: the accounts first, then the snapshot for the other workers.
+    pub fn accept(&mut self, snapshot: Snapshot, shared: &dyn SharedData) {
+        self.claim_ledgers(shared, Some(&snapshot));
+        let keys = state::ledger_keys(shared);
+        for told in &snapshot.response.campaigns {
+            let open = told.round.filter(|round| {
+                let current = told.timetable.rounds.first();
+                current.is_some_and(|current| current.id == *round && current.contains(snapshot.response.now_ms))
+            });
+            let (Some(round), Some(account)) = (open, keys.get(told.id.as_str())) else { continue };
+            let tag = self.process.hash_key.campaign(&told.id);
+            let terms = Terms { tag, version: told.version, quota: told.quota, round };
+            let _ = state::update_ledger(shared, account, tag, &mut self.cas_retries, |ledger| {
+                ledger.answer(&terms, told.issued, told.reserved, snapshot.response.gateways);
+            });
+        }
+        state::publish_snapshot(shared, &serde_json::to_vec(&snapshot).unwrap_or_default());
+        self.load(shared, Some(snapshot));
+    }
+
+    /// This gateway's name.
+    #[must_use]
+    pub fn gateway(&self) -> &str {
+        &self.process.gateway
+    }
+
+    /// Age of the newest snapshot, milliseconds; none before the first.
+    #[must_use]
+    pub fn snapshot_age_ms(&self, host_ms: i64) -> Option<u64> {
+        self.synced.map(|synced| host_ms.abs_diff(synced.received_ms))
+    }
+}
+
+impl Gate {
+    fn stored_snapshot(&mut self, shared: &dyn SharedData) -> Option<Snapshot> {
+        self.generation = state::generation(shared);
+        // One of an older layout counts as none; the next sync replaces it.
+        state::snapshot(shared).and_then(|bytes| serde_json::from_slice(&bytes).ok())
+    }
+
+    fn claim_ledgers(&self, shared: &dyn SharedData, snapshot: Option<&Snapshot>) {
+        let written = self.config.campaigns.iter().map(|campaign| &campaign.id);
+        let told = snapshot.iter().flat_map(|snapshot| snapshot.response.campaigns.iter().map(|campaign| &campaign.id));
+        let wanted: Vec<&CampaignId> = written.chain(told).collect();
+        let most_synced = self.config.sync.as_ref().map_or(0, |sync| sync.max_campaigns as usize);
+        state::assign_ledgers(shared, &wanted, self.config.campaigns.len() + most_synced);
+    }
+
+    /// Rebuilds the campaigns from the configuration and a snapshot; a synced campaign wins over a written one.
+    fn load(&mut self, shared: &dyn SharedData, snapshot: Option<Snapshot>) {
+        let snapshot = snapshot.filter(|_| self.config.sync.is_some());
+        let keys = state::ledger_keys(shared);
+        let mut before = std::mem::take(&mut self.campaigns);
+        self.synced = snapshot.as_ref().map(|snapshot| Synced {
+            received_ms: snapshot.received_ms,
+            clock: snapshot.clock,
+            complete: snapshot.response.complete,
+        });
+        let now_ms = self.clock().at(self.tick_ms);
+        let hash_key = self.process.hash_key;
+        let mut place = |campaign: Campaign| {
+            let campaign = match before.remove(&campaign.id) {
+                Some(known) => known.succeeded_by(campaign),
+                None => campaign,
+            };
+            self.campaigns.insert(campaign.id.clone(), campaign);
+        };
+        for written in &self.config.campaigns {
+            if let Some(account) = keys.get(written.id.as_str()) {
+                place(Campaign::written(written, account.clone(), &hash_key, now_ms));
+            }
+        }
+        for told in snapshot.into_iter().flat_map(|snapshot| snapshot.response.campaigns) {
+            if let Some(account) = keys.get(told.id.as_str()) {
+                place(Campaign::told(told, account.clone(), &hash_key));
+            }
+        }
+    }
+
+    /// How the origin's clock stands; without a sync, this machine's clock within the skew that is allowed for.
+    fn clock(&self) -> OriginClock {
+        let skew_ms = self.config.boundary.skew_ms;
+        match self.synced {
+            Some(Synced { clock, .. }) => OriginClock { uncertainty_ms: clock.uncertainty_ms.min(skew_ms), ..clock },
+            None => OriginClock { offset_ms: 0, uncertainty_ms: skew_ms },
+        }
+    }
+
+    fn is_stale(&self, host_ms: i64) -> bool {
+        match (&self.config.sync, self.synced) {
+            (Some(sync), Some(synced)) => host_ms.abs_diff(synced.received_ms) > sync.stale_ms.unsigned_abs(),
+            _ => true,
+        }
+    }
+}
+
+/// What the tick reports.
+impl Gate {
+    /// Takes the counts since the last call: by campaign, none for requests that named no known one.
+    pub fn drain(&mut self, mut each: impl FnMut(Option<&CampaignId>, &'static str, u64)) {
+        self.unknown_tally.drain(|decision, count| each(None, decision, count));
+        for (id, campaign) in &mut self.campaigns {
+            campaign.tally.drain(|decision, count| each(Some(id), decision, count));
+        }
+    }
+
+    /// Takes the number of compare-and-swaps lost to other workers since the last call.
+    pub fn drain_cas_retries(&mut self) -> u64 {
+        std::mem::take(&mut self.cas_retries)
+    }
+
+    /// Requests with the origin, over all campaigns that are open or have just closed.
+    pub fn credits_in_flight(&self, shared: &dyn SharedData, host_ms: i64) -> u64 {
+        let now_ms = self.clock().at(host_ms);
+        self.campaigns
+            .values()
+            .filter(|campaign| campaign.is_active(now_ms))
+            .filter_map(|campaign| state::ledger(shared, &campaign.account, campaign.tag))
+            .map(|ledger| ledger.in_flight(&self.clockwork, host_ms))
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! One campaign as a worker sees it: its terms, the latch it has copied, and the replies it has rendered.
+
+use std::rc::Rc;
+
+use doorbuster_domain::id::{CampaignId, RoundId};
+use doorbuster_domain::refusal::{Problem, Refusal};
+use doorbuster_domain::schedule::{Phase, Schedule};
+use doorbuster_domain::timetable::Timetable;
+use doorbuster_domain::wire::SyncCampaign;
+
+use super::tally::Tally;
+use crate::config::StaticCampaign;
+use crate::credits::{PROBE_EVERY_MS, Terms};
+use crate::duplicates::HashKey;
+use crate::host::SharedData;
+use crate::reply::{Rendered, Reply};
+use crate::state::{self, LedgerKey};
+
+/// A campaign stays in the accounts' care this long after a round has closed, milliseconds.
+const AFTERMATH_MS: i64 = 60_000;
+
+/// A campaign as a worker sees it.
+#[derive(Debug)]
+pub(super) struct Campaign {
+    pub(super) id: CampaignId,
+    pub(super) account: LedgerKey,
+    pub(super) tag: u64,
+    pub(super) paused: bool,
+    pub(super) tally: Tally,
+    version: u64,
+    quota: Option<u64>,
+    timetable: Timetable,
+    /// Of a campaign written in the configuration: its rounds never run out.
+    schedule: Option<Schedule>,
+    latch: Option<RoundId>,
+    next_probe_ms: i64,
+    replies: Rendered,
+}
+
+/// When a decision is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// This machine's clock, Unix milliseconds.
+    pub(super) host_ms: i64,
+    /// The origin's, as far as it is known.
+    pub(super) now_ms: i64,
+    /// How far `now_ms` may be off.
+    pub(super) uncertainty_ms: i64,
+    /// Whether no snapshot is young enough to be believed.
+    pub(super) stale: bool,
+}
+
+/// Where a campaign stands before it is asked who wants a coupon.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// Nobody can win.
+    Refused(Rc<Reply>),
+    /// The edge has run out of rounds it was told, with more to follow.
+    Unknown,
+    /// Too near to an opening or a closing to know the round.
+    Unclear { boundary_ms: i64 },
+    /// A round is open. `probing`: what blocks it may be passed, to find out whether it still does.
+    Open { terms: Terms, probing: bool },
+}
+
+impl Campaign {
+    /// A campaign of the plugin configuration.
+    pub(super) fn written(written: &StaticCampaign, account: LedgerKey, key: &HashKey, now_ms: i64) -> Self {
+        Self {
+            timetable: written.schedule.timetable(now_ms),
+            schedule: Some(written.schedule.clone()),
+            ..Self::new(written.id.clone(), account, key, written.version, written.quota)
+        }
+    }
+
+    /// A campaign that the backend told.
+    pub(super) fn told(told: SyncCampaign, account: LedgerKey, key: &HashKey) -> Self {
+        let sold_out = told.quota.is_some_and(|quota| told.issued >= quota);
+        Self {
+            paused: told.paused,
+            timetable: told.timetable,
+            latch: told.round.filter(|_| sold_out),
+            ..Self::new(told.id, account, key, told.version, told.quota)
+        }
+    }
+
+    fn new(id: CampaignId, account: LedgerKey, key: &HashKey, version: u64, quota: Option<u64>) -> Self {
+        Self {
+            tag: key.campaign(&id),
+            id,
+            account,
+            paused: false,
+            tally: Tally::default(),
+            version,
+            quota,
+            timetable: Timetable::default(),
+            schedule: None,
+            latch: None,
+            next_probe_ms: i64::MIN,
+            replies: Rendered::default(),
+        }
+    }
+
+    /// What is known after `newer` replaces this: counts always stay, the latch and rendered replies with the version.
+    pub(super) fn succeeded_by(self, newer: Self) -> Self {
+        if self.version == newer.version && self.paused == newer.paused {
+            let still_told = |round: &RoundId| newer.timetable.rounds.iter().any(|told| told.id == *round);
+            Self {
+                latch: newer.latch.or(self.latch.filter(still_told)),
+                tally: self.tally,
+                next_probe_ms: self.next_probe_ms,
+                replies: self.replies,
+                ..newer
+            }
+        } else {
+            Self { tally: self.tally, ..newer }
+        }
+    }
+
+    /// Works out the next rounds of a written campaign once those at hand are running out.
+    pub(super) fn refresh(&mut self, now_ms: i64) {
+        if let Some(schedule) = &self.schedule
+            && self.timetable.rounds.first().is_some_and(|round| round.closes_ms() + AFTERMATH_MS <= now_ms)
+        {
+            self.timetable = schedule.timetable(now_ms);
+            self.latch = self.latch.filter(|round| self.timetable.rounds.iter().any(|known| known.id == *round));
+        }
+    }
+
+    /// Looks again at a latch that this worker has copied: a probe or a newer version may have lifted it.
+    pub(super) fn look_at_latch(&mut self, shared: &dyn SharedData) {
+        if self.latch.is_some()
+            && let Some(ledger) = state::ledger(shared, &self.account, self.tag)
+            && !ledger.sold_out
+            && ledger.round == self.latch
+        {
+            self.latch = None;
+        }
+    }
+
+    /// The round is sold out.
+    pub(super) fn latch(&mut self, round: RoundId) {
+        self.latch = Some(round);
+    }
+
+    /// A probe has been let through or was not due yet: this worker asks again in a second.
+    pub(super) fn probed(&mut self, host_ms: i64) {
+        self.next_probe_ms = host_ms.saturating_add(PROBE_EVERY_MS);
+    }
+
+    /// The rounds an answer may be about.
+    pub(super) fn rounds(&self) -> Vec<RoundId> {
+        self.timetable.rounds.iter().map(|round| round.id).collect()
+    }
+
+    /// Whether requests may be with the origin.
+    pub(super) fn is_active(&self, now_ms: i64) -> bool {
+        self.timetable
+            .previous
+            .iter()
+            .chain(&self.timetable.rounds)
+            .any(|round| (round.opens_ms() - AFTERMATH_MS..round.closes_ms() + AFTERMATH_MS).contains(&now_ms))
+    }
+
+    /// The refusal that follows from what this worker keeps, if one does: only where no opening or closing lies within
+    /// `slack_ms` of `now_ms`, so that a clock read some time ago is good enough.
+    pub(super) fn refuse_at_once(
+        &mut self,
+        now_ms: i64,
+        host_ms: i64,
+        slack_ms: i64,
+        stale: bool,
+    ) -> Option<Rc<Reply>> {
+        if self.boundary_near(now_ms, slack_ms).is_some() {
+            return None;
+        }
+        let phase = self.timetable.phase(now_ms)?;
+        self.refuse_standing(&phase, now_ms, self.may_probe(host_ms, stale))
+    }
+
+    /// Where the campaign stands at `moment`.
+    pub(super) fn standing(&mut self, moment: &Moment, shared: &dyn SharedData) -> Standing {
+        let Some(mut phase) = self.timetable.phase(moment.now_ms) else { return Standing::Unknown };
+        let probing = self.may_probe(moment.host_ms, moment.stale);
+        if let Some((boundary_ms, opening)) = self.boundary_near(moment.now_ms, moment.uncertainty_ms) {
+            if self.paused && !probing {
+                return Standing::Refused(self.refuse(Refusal::Paused));
+            }
+            let heard = state::ledger(shared, &self.account, self.tag).and_then(|ledger| ledger.round);
+            // The first answer from the round that opens here ends the uncertainty.
+            match self.timetable.rounds.iter().find(|round| opening && round.opens_ms() == boundary_ms) {
+                Some(begun) if heard == Some(begun.id) => phase = Phase::Open { round: *begun },
+                _ => return Standing::Unclear { boundary_ms },
+            }
+        }
+        if let Phase::Open { round } = phase
+            && self.latch != Some(round.id)
+        {
+            // Sold out comes before the user, so a worker that has not heard of it yet looks first.
+            let ledger = state::ledger(shared, &self.account, self.tag);
+            if ledger.is_some_and(|ledger| {
+                ledger.sold_out && ledger.round == Some(round.id) && ledger.version >= self.version
+            }) {
+                self.latch(round.id);
+            }
+        }
+        if let Some(reply) = self.refuse_standing(&phase, moment.now_ms, probing) {
+            return Standing::Refused(reply);
+        }
+        match phase {
+            Phase::Open { round } => {
+                let terms = Terms { tag: self.tag, version: self.version, quota: self.quota, round: round.id };
+                Standing::Open { terms, probing }
+            }
+            _ => Standing::Unknown,
+        }
+    }
+
+    /// The refusal of a phase, a pause or a latch, in the contract's order; none while a round is open to somebody.
+    fn refuse_standing(&mut self, phase: &Phase, now_ms: i64, probing: bool) -> Option<Rc<Reply>> {
+        match phase {
+            Phase::Ended { .. } => Some(self.refuse_outside(phase, now_ms)),
+            _ if self.paused && !probing => Some(self.refuse(Refusal::Paused)),
+            Phase::NotStarted { .. } | Phase::OutsideHours { .. } => Some(self.refuse_outside(phase, now_ms)),
+            Phase::Open { round } if self.latch == Some(round.id) && !probing => {
+                Some(self.refuse_sold_out(round.id, now_ms))
+            }
+            Phase::Open { .. } => None,
+        }
+    }
+
+    /// What is known of a written campaign is always stale: nobody tells when it changes.
+    fn may_probe(&self, host_ms: i64, stale: bool) -> bool {
+        (stale || self.schedule.is_some()) && host_ms >= self.next_probe_ms
+    }
+
+    /// The opening or closing within `reach_ms` of `now_ms`, and whether it is an opening. Where one round closes as
+    /// the next one opens, that is an opening.
+    fn boundary_near(&self, now_ms: i64, reach_ms: i64) -> Option<(i64, bool)> {
+        let reach_ms = reach_ms.unsigned_abs();
+        let near = |at_ms: &i64| at_ms.abs_diff(now_ms) <= reach_ms;
+        let rounds = &self.timetable.rounds;
+        let opening = rounds.iter().map(|round| round.opens_ms()).find(near).map(|at_ms| (at_ms, true));
+        opening.or_else(|| {
+            let known = self.timetable.previous.iter().chain(rounds);
+            known.map(|round| round.closes_ms()).find(near).map(|at_ms| (at_ms, false))
+        })
+    }
+}
+
+/// The replies.
+impl Campaign {
+    /// A refusal that is the same for everybody.
+    pub(super) fn refuse(&mut self, refusal: Refusal) -> Rc<Reply> {
+        self.tally.refuse(refusal);
+        self.replies.get(refusal, 0, || Problem::about(refusal, &self.id))
+    }
+
+    /// Each remaining coupon is being claimed, or the round cannot be told.
+    pub(super) fn refuse_busy(&mut self, random: u64) -> Rc<Reply> {
+        self.tally.refuse(Refusal::Busy);
+        let variant = i64::try_from(random % 3).unwrap_or_default();
+        self.replies.get(Refusal::Busy, variant, || Problem::ask_again(Refusal::Busy, Some(&self.id), random))
+    }
+
+    /// The user has this round's coupon.
+    pub(super) fn refuse_already_issued(&mut self, round: RoundId) -> Rc<Reply> {
+        self.tally.refuse(Refusal::AlreadyIssued);
+        let variant = i64::from(chrono::Datelike::num_days_from_ce(&round.0));
+        self.replies.get(Refusal::AlreadyIssued, variant, || Problem::already_issued(&self.id, round))
+    }
+
+    /// The round's quota is committed.
+    pub(super) fn refuse_sold_out(&mut self, round: RoundId, now_ms: i64) -> Rc<Reply> {
+        self.tally.refuse(Refusal::SoldOut);
+        let next = self.timetable.opens_after(round);
+        self.replies.get(Refusal::SoldOut, second(now_ms), || Problem::sold_out(&self.id, round, next, now_ms))
+    }
+
+    fn refuse_outside(&mut self, phase: &Phase, now_ms: i64) -> Rc<Reply> {
+        let refusal = match phase {
+            Phase::NotStarted { .. } => Refusal::NotStarted,
+            Phase::OutsideHours { .. } => Refusal::OutsideHours,
+            Phase::Open { .. } | Phase::Ended { .. } => Refusal::Ended,
+        };
+        self.tally.refuse(refusal);
+        self.replies.get(refusal, second(now_ms), || {
+            Problem::outside(&self.id, phase, now_ms).unwrap_or_else(|| Problem::about(refusal, &self.id))
+        })
+    }
+}
+
+/// The second in which every wait is the same number of whole seconds: rounds open on whole seconds.
+fn second(now_ms: i64) -> i64 {
+    now_ms.div_euclid(1000) + i64::from(now_ms.rem_euclid(1000) > 0)
+}

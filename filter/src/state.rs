@@ -1,0 +1,327 @@
+//! Shared data: the only module that knows its keys, its byte layouts and how a value is changed.
+//!
+//! The number of keys follows from the configuration alone. Values survive a configuration push and the death of a
+//! VM, so nothing here is ever reset by a start.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{Datelike, NaiveDate};
+use doorbuster_domain::id::{CampaignId, RoundId};
+
+use crate::credits::{HOLDS, Ledger, RING, TimeSlot};
+use crate::duplicates::{self, HashKey, SHARD_BYTES};
+use crate::host::SharedData;
+
+/// Several plugins may share a proxy's keys, so ours are prefixed.
+const PROCESS: &str = "doorbuster/process";
+const LEASE: &str = "doorbuster/lease";
+const SLOTS: &str = "doorbuster/slots";
+const GENERATION: &str = "doorbuster/generation";
+const SNAPSHOT: &str = "doorbuster/snapshot";
+
+/// A compare-and-swap that loses this often gives up; with a handful of workers it never does.
+const MOST_RETRIES: u32 = 1_000;
+
+/// What is drawn once for a whole Envoy process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Names this gateway to the backend.
+    pub gateway: String,
+    /// Keys all hashes.
+    pub hash_key: HashKey,
+}
+
+/// The process's identity; `random` becomes part of it if nobody has drawn one yet.
+pub fn process(shared: &dyn SharedData, random: [u64; 4]) -> Process {
+    let drawn: Vec<u8> = random.iter().flat_map(|part| part.to_le_bytes()).collect();
+    // Whoever comes second reads what the first one drew.
+    let _ = shared.create(PROCESS, &drawn);
+    let (bytes, _) = shared.get(PROCESS).unwrap_or((drawn, 0));
+    let mut reader = Reader(&bytes);
+    let mut next = || reader.u64().unwrap_or_default();
+    let (high, low, key, other_key) = (next(), next(), next(), next());
+    Process { gateway: format!("{high:016x}{low:016x}"), hash_key: HashKey(key, other_key) }
+}
+
+/// Changes a value as a whole. `change` sees the value, or nothing, and returns the new one with a result, or only a
+/// result to leave it as it is; it runs again when another worker was quicker. None: it never got its turn.
+fn update<T>(
+    shared: &dyn SharedData,
+    key: &str,
+    retries: &mut u64,
+    mut change: impl FnMut(Option<&[u8]>) -> (Option<Vec<u8>>, T),
+) -> Option<T> {
+    for _ in 0..MOST_RETRIES {
+        let seen = shared.get(key);
+        let (new, result) = change(seen.as_ref().map(|(value, _)| value.as_slice()));
+        let Some(new) = new else { return Some(result) };
+        let written = match seen {
+            Some((_, number)) => shared.replace(key, &new, number),
+            None => shared.create(key, &new),
+        };
+        if written.is_ok() {
+            return Some(result);
+        }
+        *retries += 1;
+    }
+    None
+}
+
+/// Takes or renews the right to sync for the whole process, until `until_ms`.
+pub fn take_lease(shared: &dyn SharedData, holder: u64, now_ms: i64, until_ms: i64) -> bool {
+    update(shared, LEASE, &mut 0, |value| {
+        let current = value.and_then(|bytes| {
+            let mut reader = Reader(bytes);
+            Some((reader.u64()?, reader.i64()?))
+        });
+        match current {
+            // A lease that runs longer than anybody may take one is from before the clock was set back.
+            Some((other, expires_ms)) if other != holder && (now_ms..=now_ms + 60_000).contains(&expires_ms) => {
+                (None, false)
+            }
+            _ => (Some(Writer::default().u64(holder).i64(until_ms).0), true),
+        }
+    })
+    .unwrap_or(false)
+}
+
+/// A campaign's place among the ledgers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerKey(String);
+
+impl LedgerKey {
+    /// The ledger that all campaigns the edge does not know have together.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self("doorbuster/ledger/unknown".to_owned())
+    }
+}
+
+/// Gives each of `wanted` a ledger of its own out of `capacity`, for as long as it is wanted: a campaign that was there
+/// keeps its place. Those beyond the capacity get none.
+pub fn assign_ledgers(shared: &dyn SharedData, wanted: &[&CampaignId], capacity: usize) {
+    let names: HashSet<&str> = wanted.iter().map(|id| id.as_str()).collect();
+    let _ = update(shared, SLOTS, &mut 0, |value| {
+        let mut slots = value.map(read_slots).unwrap_or_default();
+        let before = slots.clone();
+        let placed: HashSet<String> = slots.iter().filter(|id| names.contains(id.as_str())).cloned().collect();
+        slots.resize(capacity.max(slots.len()), String::new());
+        let mut homeless = wanted.iter().map(|id| id.as_str()).filter(|id| !placed.contains(*id));
+        for slot in slots.iter_mut().filter(|slot| !placed.contains(slot.as_str())) {
+            match homeless.next() {
+                Some(id) => id.clone_into(slot),
+                None => break,
+            }
+        }
+        ((slots != before).then(|| serde_json::to_vec(&slots).unwrap_or_default()), ())
+    });
+}
+
+/// Where each campaign's ledger is.
+pub fn ledger_keys(shared: &dyn SharedData) -> HashMap<String, LedgerKey> {
+    let slots = shared.get(SLOTS).map(|(bytes, _)| read_slots(&bytes)).unwrap_or_default();
+    slots
+        .into_iter()
+        .enumerate()
+        .filter(|(_, id)| !id.is_empty())
+        .map(|(at, id)| (id, LedgerKey(format!("doorbuster/ledger/{at}"))))
+        .collect()
+}
+
+fn read_slots(bytes: &[u8]) -> Vec<String> {
+    serde_json::from_slice(bytes).unwrap_or_default()
+}
+
+/// Changes a ledger. `change` sees it, or an empty one of `tag`. None: the worker never got its turn.
+pub fn update_ledger<T>(
+    shared: &dyn SharedData,
+    key: &LedgerKey,
+    tag: u64,
+    retries: &mut u64,
+    mut change: impl FnMut(&mut Ledger) -> T,
+) -> Option<T> {
+    update(shared, &key.0, retries, |value| {
+        let before = value.and_then(read_ledger);
+        let mut ledger = before.clone().unwrap_or_else(|| Ledger::new(tag));
+        let result = change(&mut ledger);
+        let changed = before.as_ref() != Some(&ledger);
+        (changed.then(|| write_ledger(&ledger)), result)
+    })
+}
+
+/// A ledger as it stands, if it is the one of `tag`.
+pub fn ledger(shared: &dyn SharedData, key: &LedgerKey, tag: u64) -> Option<Ledger> {
+    shared.get(&key.0).and_then(|(bytes, _)| read_ledger(&bytes)).filter(|ledger| ledger.tag == tag)
+}
+
+/// How often the snapshot has been replaced.
+pub fn generation(shared: &dyn SharedData) -> u64 {
+    shared.get(GENERATION).and_then(|(bytes, _)| Reader(&bytes).u64()).unwrap_or(0)
+}
+
+/// The newest snapshot.
+pub fn snapshot(shared: &dyn SharedData) -> Option<Vec<u8>> {
+    shared.get(SNAPSHOT).map(|(bytes, _)| bytes)
+}
+
+/// Replaces the snapshot.
+pub fn publish_snapshot(shared: &dyn SharedData, snapshot: &[u8]) {
+    let stored = update(shared, SNAPSHOT, &mut 0, |_| (Some(snapshot.to_vec()), ()));
+    if stored.is_some() {
+        let _ = update(shared, GENERATION, &mut 0, |value| {
+            let current = value.and_then(|bytes| Reader(bytes).u64()).unwrap_or(0);
+            (Some(Writer::default().u64(current.wrapping_add(1)).0), ())
+        });
+    }
+}
+
+/// The table of users who have their coupon.
+#[derive(Debug, Clone)]
+pub struct Duplicates {
+    shards: Vec<String>,
+}
+
+impl Duplicates {
+    /// A table of at most `bytes`.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self { shards: (0..bytes / SHARD_BYTES).map(|shard| format!("doorbuster/users/{shard}")).collect() }
+    }
+
+    /// Whether the table holds `hash`.
+    pub fn contains(&self, shared: &dyn SharedData, hash: u64) -> bool {
+        self.key(hash).and_then(|key| shared.get(key)).is_some_and(|(shard, _)| duplicates::contains(&shard, hash))
+    }
+
+    /// Puts `hash` into the table.
+    pub fn insert(&self, shared: &dyn SharedData, hash: u64, retries: &mut u64) {
+        let Some(key) = self.key(hash) else { return };
+        let _ = update(shared, key, retries, |value| {
+            let mut shard = value.unwrap_or_default().to_vec();
+            if duplicates::contains(&shard, hash) {
+                return (None, ());
+            }
+            duplicates::insert(&mut shard, hash);
+            (Some(shard), ())
+        });
+    }
+
+    fn key(&self, hash: u64) -> Option<&str> {
+        self.shards.get(duplicates::shard_of(hash, self.shards.len())?).map(String::as_str)
+    }
+}
+
+/// First byte of a ledger. Another layout takes another number, and an account of an old one is begun anew.
+const LEDGER_LAYOUT: u8 = 1;
+const NO_LIMIT: u64 = u64::MAX;
+const NO_ROUND: i32 = i32::MIN;
+
+fn write_ledger(ledger: &Ledger) -> Vec<u8> {
+    let mut out = Writer(Vec::with_capacity(400))
+        .u8(LEDGER_LAYOUT)
+        .u64(ledger.tag)
+        .u64(ledger.version)
+        .i32(ledger.round.map_or(NO_ROUND, |round| round.0.num_days_from_ce()))
+        .u64(ledger.quota.unwrap_or(NO_LIMIT))
+        .u64(ledger.issued)
+        .u64(ledger.reserved_by_others)
+        .u32(ledger.gateways)
+        .u8(u8::from(ledger.sold_out))
+        .u32(ledger.pending)
+        .u32(ledger.pending_asked)
+        .u32(ledger.held_when_asked)
+        .i64(ledger.boundary_ms)
+        .u32(ledger.boundary_used)
+        .i64(ledger.probed_ms);
+    for slot in ledger.admitted.iter().chain(&ledger.held) {
+        out = out.i64(slot.number).u32(slot.count);
+    }
+    out.0
+}
+
+fn read_ledger(bytes: &[u8]) -> Option<Ledger> {
+    let mut reader = Reader(bytes);
+    if reader.u8()? != LEDGER_LAYOUT {
+        return None;
+    }
+    let mut ledger = Ledger {
+        tag: reader.u64()?,
+        version: reader.u64()?,
+        round: match reader.i32()? {
+            NO_ROUND => None,
+            days => Some(RoundId(NaiveDate::from_num_days_from_ce_opt(days)?)),
+        },
+        quota: Some(reader.u64()?).filter(|quota| *quota != NO_LIMIT),
+        issued: reader.u64()?,
+        reserved_by_others: reader.u64()?,
+        gateways: reader.u32()?,
+        sold_out: reader.u8()? == 1,
+        pending: reader.u32()?,
+        pending_asked: reader.u32()?,
+        held_when_asked: reader.u32()?,
+        boundary_ms: reader.i64()?,
+        boundary_used: reader.u32()?,
+        probed_ms: reader.i64()?,
+        admitted: [TimeSlot::default(); RING],
+        held: [TimeSlot::default(); HOLDS],
+    };
+    for slot in ledger.admitted.iter_mut().chain(&mut ledger.held) {
+        *slot = TimeSlot { number: reader.i64()?, count: reader.u32()? };
+    }
+    Some(ledger)
+}
+
+/// Reads little-endian fields off the front of a value.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk::<N>()?;
+        self.0 = tail;
+        Some(*head)
+    }
+    fn u8(&mut self) -> Option<u8> {
+        self.take().map(u8::from_le_bytes)
+    }
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+    fn i32(&mut self) -> Option<i32> {
+        self.take().map(i32::from_le_bytes)
+    }
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+    fn i64(&mut self) -> Option<i64> {
+        self.take().map(i64::from_le_bytes)
+    }
+}
+
+/// Appends little-endian fields to a value.
+#[derive(Default)]
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn put(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+    fn u8(self, value: u8) -> Self {
+        self.put(&[value])
+    }
+    fn u32(self, value: u32) -> Self {
+        self.put(&value.to_le_bytes())
+    }
+    fn i32(self, value: i32) -> Self {
+        self.put(&value.to_le_bytes())
+    }
+    fn u64(self, value: u64) -> Self {
+        self.put(&value.to_le_bytes())
+    }
+    fn i64(self, value: i64) -> Self {
+        self.put(&value.to_le_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! What the backend tells the edge: asked for by one worker, kept in shared data for all of them.
+
+use doorbuster_domain::wire::{SyncRequest, SyncResponse};
+use serde::{Deserialize, Serialize};
+
+/// The newest answer, and how the backend's clock stands to this machine's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When it arrived, by this machine's clock, Unix milliseconds.
+    pub received_ms: i64,
+    /// How the clocks stand.
+    pub clock: OriginClock,
+    /// The answer.
+    pub response: SyncResponse,
+}
+
+/// The origin's clock, seen from this machine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginClock {
+    /// What to add to this machine's clock, milliseconds.
+    pub offset_ms: i64,
+    /// How far the sum may be off, milliseconds.
+    pub uncertainty_ms: i64,
+}
+
+impl OriginClock {
+    /// The origin's time when this machine's clock shows `host_ms`.
+    #[must_use]
+    pub fn at(&self, host_ms: i64) -> i64 {
+        host_ms.saturating_add(self.offset_ms)
+    }
+}
+
+/// The body of a sync request.
+#[must_use]
+pub fn request_body(gateway: &str, max_campaigns: u32) -> Vec<u8> {
+    let request = SyncRequest { gateway: gateway.to_owned(), max_campaigns };
+    serde_json::to_vec(&request).unwrap_or_default()
+}
+
+/// Reads an answer that was asked for at `sent_ms` and arrived at `received_ms`, both by this machine's clock.
+///
+/// # Errors
+/// What is wrong with the body.
+pub fn read_answer(body: &[u8], sent_ms: i64, received_ms: i64) -> Result<Snapshot, String> {
+    let response: SyncResponse =
+        serde_json::from_slice(body).map_err(|error| format!("the sync's answer cannot be read: {error}"))?;
+    // The backend read its clock somewhere within the round trip; the middle is at most half of it off.
+    let round_trip_ms = received_ms.saturating_sub(sent_ms).max(0);
+    let clock = OriginClock {
+        offset_ms: response.now_ms.saturating_add(round_trip_ms / 2).saturating_sub(received_ms),
+        uncertainty_ms: i64::from(response.uncertainty_ms) + round_trip_ms / 2 + 1,
+    };
+    Ok(Snapshot { received_ms, clock, response })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_the_round_trip_is_uncertain() {
+        let body = br#"{"now_ms":50000,"uncertainty_ms":3,"gateways":1,"complete":true,"campaigns":[]}"#;
+        let snapshot = read_answer(body, 1_000, 1_010).unwrap();
+        assert_eq!(snapshot.clock, OriginClock { offset_ms: 48_995, uncertainty_ms: 9 });
+        assert_eq!(snapshot.clock.at(1_010), 50_005);
+        let stepped_back = read_answer(body, 2_000, 1_010).unwrap();
+        assert_eq!(stepped_back.clock.uncertainty_ms, 4);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_an_error() {
+        assert!(read_answer(b"no", 0, 0).is_err());
+        assert!(read_answer(br#"{"now_ms":1}"#, 0, 0).is_err());
+    }
+}
