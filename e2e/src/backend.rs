@@ -35,6 +35,26 @@ impl Backend {
     pub fn ops_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ops_port)
     }
+
+    /// How many requests its issue handler has seen since its start.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn issue_requests(&self) -> anyhow::Result<u64> {
+        let metrics = http::get(&format!("{}/metrics", self.ops_url()))?;
+        ensure!(metrics.status == 200, "/metrics says {}", metrics.status);
+        Ok(sum_of(&metrics.body, "doorbuster_issue_requests_total"))
+    }
+}
+
+/// The sum of one counter over all its labels, in Prometheus's text format.
+fn sum_of(exposition: &str, name: &str) -> u64 {
+    exposition
+        .lines()
+        .filter_map(|line| line.strip_prefix(name))
+        .filter(|rest| rest.starts_with(['{', ' ']))
+        .filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<u64>().ok())
+        .sum()
 }
 
 impl Server for Backend {
@@ -56,5 +76,18 @@ impl Server for Backend {
         let reply = http::get(&format!("{}/readyz", self.ops_url()))?;
         ensure!(reply.status == 200, "/readyz says {} {}", reply.status, reply.body);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sum_of;
+
+    #[test]
+    fn a_counter_is_summed_over_its_labels_only() {
+        let text = "# TYPE a_total counter\na_total{outcome=\"x y\"} 3\na_total{outcome=\"z\"} 4\na_total_more 5\n";
+        assert_eq!(sum_of(text, "a_total"), 7);
+        assert_eq!(sum_of("b 2\n", "b"), 2);
+        assert_eq!(sum_of("", "b"), 0);
     }
 }

@@ -5,7 +5,7 @@
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
 //! let stack = doorbuster_e2e::Stack::builder().gateways(2).backends(2).start()?;
-//! stack.operator().put_campaign("spring", &doorbuster_e2e::operator::open_all_day(100))?;
+//! stack.announce("spring", &doorbuster_e2e::operator::open_all_day(100))?;
 //! let win = stack.issue("spring", "user-1")?;
 //! assert_eq!(win.status, 201);
 //! # Ok(()) }

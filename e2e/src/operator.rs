@@ -1,5 +1,7 @@
 //! The operator API of one backend.
 
+use std::time::SystemTime;
+
 use anyhow::ensure;
 use serde_json::{Value, json};
 
@@ -74,13 +76,27 @@ fn accepted(reply: Reply) -> anyhow::Result<Reply> {
     Ok(reply)
 }
 
-/// A campaign that is open all day, every day (UTC).
+/// A campaign that is open all day, every day, in a zone where midnight is hours away: a test sees one round only.
 #[must_use]
 pub fn open_all_day(quota: u64) -> Value {
     scheduled(
         quota,
-        &json!({ "timezone": "UTC", "first_day": "2020-01-01", "last_day": "2099-12-31", "opens": "00:00", "closes": "24:00" }),
+        &json!({
+            "timezone": zone_far_from_midnight(),
+            "first_day": "2020-01-01", "last_day": "2099-12-31", "opens": "00:00", "closes": "24:00",
+        }),
     )
+}
+
+#[expect(clippy::disallowed_methods, reason = "only chooses a zone; no decision depends on this clock")]
+fn zone_far_from_midnight() -> &'static str {
+    const HOUR: u64 = 3600;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    match now.as_secs() / HOUR % 24 {
+        6..18 => "UTC",
+        // POSIX counts the other way round: this is UTC+12.
+        _ => "Etc/GMT-12",
+    }
 }
 
 /// A campaign with a schedule of its own, in the operator API's form.

@@ -6,7 +6,7 @@ use doorbuster_e2e::operator::open_all_day;
 #[test]
 fn a_win_is_committed_and_the_second_try_is_refused() {
     let stack = Stack::builder().start().unwrap();
-    stack.operator().put_campaign("spring", &open_all_day(2)).unwrap();
+    stack.announce("spring", &open_all_day(2)).unwrap();
 
     let win = stack.issue("spring", "alice").unwrap();
     assert_eq!(win.status, 201, "{}", win.body);
@@ -23,7 +23,7 @@ fn a_win_is_committed_and_the_second_try_is_refused() {
 fn two_gateways_and_two_backends_give_out_exactly_the_quota() {
     const QUOTA: usize = 20;
     let stack = Stack::builder().gateways(2).backends(2).start().unwrap();
-    stack.operator().put_campaign("spring", &open_all_day(QUOTA as u64)).unwrap();
+    stack.announce("spring", &open_all_day(QUOTA as u64)).unwrap();
 
     // Every user asks, at either gateway, until the answer is final.
     let wins = std::thread::scope(|scope| {
@@ -49,8 +49,7 @@ fn wins(gateway: &str, user: &str) -> bool {
         match (reply.status, reply.code().as_str()) {
             (201, _) => return true,
             (409, "sold_out") => return false,
-            // Another backend or gateway hears of the campaign within a second.
-            (503, "busy") | (404, "unknown_campaign") => std::thread::sleep(std::time::Duration::from_millis(20)),
+            (503, "busy") => std::thread::sleep(std::time::Duration::from_millis(20)),
             other => panic!("{other:?}: {}", reply.body),
         }
     }

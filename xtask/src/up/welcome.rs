@@ -1,11 +1,11 @@
 //! The demonstration campaign.
 
 use anyhow::{Context, bail};
+use doorbuster_e2e::http;
 use doorbuster_e2e::operator::{Operator, scheduled};
 use doorbuster_e2e::postgres::{Postgres, query};
 use serde_json::json;
 
-use super::http;
 use crate::console::step;
 
 /// Its id; it is also the default campaign.

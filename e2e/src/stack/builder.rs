@@ -1,0 +1,206 @@
+//! Starts a stack.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::Stack;
+use super::database::Database;
+use crate::backend::Backend;
+use crate::envoy_config::Rendering;
+use crate::gateway::Gateway;
+use crate::ports::free_port;
+use crate::postgres::Postgres;
+use crate::programs::{Programs, from_env};
+use crate::redis::Redis;
+use crate::server::{Running, Server};
+use crate::token::random_token;
+
+/// What a stack shall consist of.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    gateways: usize,
+    backends: usize,
+    workers: usize,
+    own_postgres: bool,
+    plugin: Value,
+    template: PathBuf,
+    settings: Vec<(String, String)>,
+    programs: Option<Programs>,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            gateways: 1,
+            backends: 1,
+            workers: 2,
+            own_postgres: false,
+            plugin: json!({}),
+            template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/envoy.yaml"),
+            settings: Vec::new(),
+            programs: None,
+        }
+    }
+
+    /// How many gateways (1).
+    #[must_use]
+    pub fn gateways(mut self, count: usize) -> Self {
+        self.gateways = count;
+        self
+    }
+
+    /// How many backends (1).
+    #[must_use]
+    pub fn backends(mut self, count: usize) -> Self {
+        self.backends = count;
+        self
+    }
+
+    /// Workers of each gateway (2).
+    #[must_use]
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = count;
+        self
+    }
+
+    /// A PostgreSQL of its own, for tests that kill it. Otherwise the stack has a database of its own in the one that
+    /// `cargo xtask test` has started.
+    #[must_use]
+    pub fn own_postgres(mut self) -> Self {
+        self.own_postgres = true;
+        self
+    }
+
+    /// Merged into the filter's plugin configuration (RFC 7396: null removes).
+    #[must_use]
+    pub fn plugin(mut self, patch: Value) -> Self {
+        self.plugin = patch;
+        self
+    }
+
+    /// Another configuration than `envoy/envoy.yaml`.
+    #[must_use]
+    pub fn template(mut self, path: impl Into<PathBuf>) -> Self {
+        self.template = path.into();
+        self
+    }
+
+    /// One key of the backends' configuration, such as `("commit_timeout_ms", "200")`.
+    #[must_use]
+    pub fn backend_setting(mut self, key: &str, value: &str) -> Self {
+        self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// These binaries instead of those that `cargo xtask test` names in the environment.
+    #[must_use]
+    pub fn programs(mut self, programs: Programs) -> Self {
+        self.programs = Some(programs);
+        self
+    }
+
+    /// Starts everything and returns when it serves.
+    ///
+    /// # Errors
+    /// When a server does not start; the message holds its last words. Or when not run by `cargo xtask test`.
+    pub fn start(self) -> anyhow::Result<Stack> {
+        let programs = self.programs.clone().map_or_else(Programs::from_env, Ok)?;
+        let name = format!("doorbuster-{}-{}", std::process::id(), &random_token()?[..8]);
+        let home = std::env::temp_dir().join(&name);
+        fs::create_dir_all(home.join("logs")).with_context(|| format!("cannot create {}", home.display()))?;
+        let mut stack = Stack {
+            servers: Vec::new(),
+            database: Database::of(&programs, &name),
+            programs,
+            home,
+            redis_url: String::new(),
+            gateways: Vec::new(),
+            backends: Vec::new(),
+            admin_token: random_token()?,
+            edge_token: random_token()?,
+        };
+        stack.start_stores(&self)?;
+        stack.start_backends(&self)?;
+        stack.start_gateways(&self)?;
+        Ok(stack)
+    }
+}
+
+impl Stack {
+    fn start_server(&mut self, server: impl Server + 'static) -> anyhow::Result<()> {
+        self.servers.push(Running::start(Box::new(server), &self.home.join("logs"))?);
+        Ok(())
+    }
+
+    fn start_stores(&mut self, builder: &Builder) -> anyhow::Result<()> {
+        let redis = Redis { program: self.programs.redis_server.clone(), data: self.redis_data(), port: free_port()? };
+        self.redis_url = redis.url();
+        self.start_server(redis)?;
+        if !builder.own_postgres {
+            let server_url = from_env("DOORBUSTER_TEST_DATABASE_URL")?;
+            self.database.create_in(&server_url)?;
+            self.database.shared_url = Some(server_url);
+            return Ok(());
+        }
+        let own = Postgres {
+            bin: self.programs.postgres_bin.clone(),
+            home: self.home.join("postgres"),
+            port: free_port()?,
+            password: random_token()?,
+        };
+        let server_url = own.url("postgres");
+        self.start_server(own)?;
+        self.database.create_in(&server_url)
+    }
+
+    fn start_backends(&mut self, builder: &Builder) -> anyhow::Result<()> {
+        for index in 1..=builder.backends {
+            let mut settings: Vec<(String, String)> = [
+                ("redis_url", self.redis_url.as_str()),
+                ("database_url", &self.database.url),
+                ("admin_token", &self.admin_token),
+                ("edge_token", &self.edge_token),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+            settings.extend(builder.settings.iter().cloned());
+            let backend = Backend {
+                name: format!("backend-{index}"),
+                program: self.programs.backend.clone(),
+                public_port: free_port()?,
+                ops_port: free_port()?,
+                settings,
+            };
+            self.backends.push(backend.clone());
+            self.start_server(backend)?;
+        }
+        Ok(())
+    }
+
+    fn start_gateways(&mut self, builder: &Builder) -> anyhow::Result<()> {
+        for index in 1..=builder.gateways {
+            let gateway = Gateway {
+                name: format!("gateway-{index}"),
+                program: self.programs.envoy.clone(),
+                workers: builder.workers,
+                rendering: Rendering {
+                    template: builder.template.clone(),
+                    port: free_port()?,
+                    admin_port: free_port()?,
+                    origin_ports: self.backends.iter().map(|backend| backend.public_port).collect(),
+                    control_ports: self.backends.iter().map(|backend| backend.ops_port).collect(),
+                    filter_wasm: self.programs.filter_wasm.clone(),
+                    plugin: builder.plugin.clone(),
+                },
+                folder: self.home.clone(),
+                edge_token: self.edge_token.clone(),
+            };
+            self.gateways.push(gateway.clone());
+            self.start_server(gateway)?;
+        }
+        Ok(())
+    }
+}
