@@ -52,7 +52,7 @@ impl Builder {
         self
     }
 
-    /// How many backends (1).
+    /// How many backends (1). Without any there is no Redis and no database either.
     #[must_use]
     pub fn backends(mut self, count: usize) -> Self {
         self.backends = count;
@@ -122,7 +122,9 @@ impl Builder {
             admin_token: random_token()?,
             edge_token: random_token()?,
         };
-        stack.start_stores(&self)?;
+        if self.backends > 0 {
+            stack.start_stores(&self)?;
+        }
         stack.start_backends(&self)?;
         stack.start_gateways(&self)?;
         Ok(stack)

@@ -2,6 +2,8 @@
 // clippy.toml lets tests unwrap; the attribute tells clippy that helpers beside them are tests, too.
 
 #[cfg(test)]
+mod gateway_alone;
+#[cfg(test)]
 mod issuing;
 #[cfg(test)]
 mod servers;
