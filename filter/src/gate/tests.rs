@@ -1,1 +1,378 @@
+//! Several workers over one model of shared data.
 
+use chrono::DateTime;
+use doorbuster_domain::notice::Notice;
+use doorbuster_domain::schedule::{Round, Schedule, ScheduleSpec};
+use doorbuster_domain::wire::{SyncCampaign, SyncResponse};
+
+use super::*;
+use crate::host::model::Model;
+
+/// 2026-05-01T13:30:00+09:00, half an hour into the first round.
+const NOW: i64 = 1_777_609_800_000;
+const HOUR: i64 = 3_600_000;
+/// Before the opening, far from any boundary.
+const MORNING: i64 = NOW - 3 * HOUR;
+
+fn schedule() -> Schedule {
+    let spec = ScheduleSpec {
+        timezone: "Asia/Seoul".into(),
+        first_day: "2026-05-01".into(),
+        last_day: "2026-05-02".into(),
+        opens: "13:00".into(),
+        closes: "15:00".into(),
+        weekdays: None,
+    };
+    Schedule::compile(&spec).unwrap()
+}
+
+fn rounds() -> (Round, Round) {
+    (schedule().first_round(), schedule().last_round())
+}
+
+fn spring() -> CampaignId {
+    CampaignId::parse("spring").unwrap()
+}
+
+fn user(name: &str) -> Result<UserId, Refusal> {
+    Ok(UserId::parse(name).unwrap())
+}
+
+/// Envoy with some workers.
+struct Edge {
+    shared: Model,
+    workers: Vec<Gate>,
+    config: Rc<Config>,
+    now_ms: i64,
+}
+
+impl Edge {
+    fn start(config: &str, workers: usize, now_ms: i64) -> Self {
+        let config = Rc::new(Config::parse(config.as_bytes(), |_| Some("token".to_owned())).unwrap());
+        let shared = Model::default();
+        let mut edge = Self { workers: Vec::new(), config, shared, now_ms };
+        for _ in 0..workers {
+            let gate = edge.configure();
+            edge.workers.push(gate);
+        }
+        edge
+    }
+
+    /// What a start, a configuration push or a reloaded VM does.
+    fn configure(&self) -> Gate {
+        let process = state::process(&self.shared, [1, 2, 3, 4]);
+        Gate::new(Rc::clone(&self.config), process, &self.shared, self.now_ms)
+    }
+
+    fn synced(workers: usize, now_ms: i64) -> Self {
+        Self::start(r#"{"sync": {"cluster": "control"}}"#, workers, now_ms)
+    }
+
+    fn written(quota: u64, now_ms: i64) -> Self {
+        let config = format!(
+            r#"{{"campaigns": [{{"id": "spring", "quota": {quota}, "schedule": {{"timezone": "Asia/Seoul",
+                "first_day": "2026-05-01", "last_day": "2026-05-02", "opens": "13:00", "closes": "15:00"}}}}]}}"#
+        );
+        Self::start(&config, 2, now_ms)
+    }
+
+    fn wait(&mut self, ms: i64) {
+        self.now_ms += ms;
+        for worker in &mut self.workers {
+            worker.tick(&self.shared, self.now_ms);
+        }
+    }
+
+    /// The first worker syncs, and every worker ticks.
+    fn sync(&mut self, campaigns: Vec<SyncCampaign>, complete: bool) {
+        let response = SyncResponse { now_ms: self.now_ms, uncertainty_ms: 1, gateways: 1, complete, campaigns };
+        let clock = OriginClock { offset_ms: 0, uncertainty_ms: 2 };
+        self.workers[0].ask(&self.shared, self.now_ms);
+        self.workers[0].accept(Snapshot { received_ms: self.now_ms, clock, response }, &self.shared);
+        self.wait(0);
+    }
+
+    fn ask(&mut self, worker: usize, campaign: Result<CampaignId, Refusal>, user: Result<UserId, Refusal>) -> Decision {
+        let gate = &mut self.workers[worker];
+        match gate.refuse_at_once(&campaign) {
+            Some(reply) => Decision::Refuse(reply),
+            None => gate.decide(&campaign, &user, &self.shared, self.now_ms, 0),
+        }
+    }
+
+    /// The code with which a request of `spring` is refused, or `admitted` and settled in silence at once.
+    fn code(&mut self, worker: usize, name: &str) -> String {
+        match self.ask(worker, Ok(spring()), user(name)) {
+            Decision::Refuse(reply) => code(&reply),
+            Decision::Admit(pass) => {
+                self.settle(worker, &pass, None);
+                "admitted".to_owned()
+            }
+        }
+    }
+
+    fn admit(&mut self, worker: usize, name: &str) -> Pass {
+        match self.ask(worker, Ok(spring()), user(name)) {
+            Decision::Admit(pass) => pass,
+            Decision::Refuse(reply) => panic!("{}", code(&reply)),
+        }
+    }
+
+    fn settle(&mut self, worker: usize, pass: &Pass, notice: Option<Notice>) {
+        let ending = notice.map_or(Ending::Silent, Ending::Told);
+        self.workers[worker].settle(pass, ending, &self.shared, self.now_ms);
+    }
+}
+
+fn code(reply: &Reply) -> String {
+    let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(body["status"], reply.status);
+    body["code"].as_str().unwrap().to_owned()
+}
+
+fn notice(outcome: Outcome, issued: u64, quota: u64, version: u64) -> Option<Notice> {
+    Some(Notice { outcome, campaign: spring(), round: Some(rounds().0.id), issued, quota: Some(quota), version })
+}
+
+fn told(version: u64, quota: u64, issued: u64, now_ms: i64) -> SyncCampaign {
+    let timetable = schedule().timetable(now_ms);
+    SyncCampaign {
+        id: spring(),
+        version,
+        paused: false,
+        round: timetable.rounds.first().map(|round| round.id),
+        timetable,
+        quota: Some(quota),
+        issued,
+        reserved: issued,
+    }
+}
+
+#[test]
+fn the_checks_come_in_the_contract_s_order() {
+    let missing = || Err(Refusal::MissingUser);
+    let mut edge = Edge::synced(1, NOW);
+    edge.sync(vec![told(1, 1, 1, NOW)], true);
+    let code_of = |edge: &mut Edge, campaign, user| match edge.ask(0, campaign, user) {
+        Decision::Refuse(reply) => code(&reply),
+        Decision::Admit(_) => "admitted".to_owned(),
+    };
+    assert_eq!(code_of(&mut edge, Err(Refusal::InvalidCampaign), missing()), "invalid_campaign");
+    assert_eq!(
+        code_of(&mut edge, CampaignId::parse("other").map_err(|_| Refusal::InvalidCampaign), missing()),
+        "unknown_campaign"
+    );
+    assert_eq!(code_of(&mut edge, Ok(spring()), missing()), "sold_out", "before the user");
+    let mut paused = told(2, 1, 1, NOW);
+    paused.paused = true;
+    edge.sync(vec![paused.clone()], true);
+    assert_eq!(code_of(&mut edge, Ok(spring()), missing()), "paused", "before the phase");
+    edge.now_ms = NOW + 100 * HOUR;
+    edge.sync(vec![SyncCampaign { timetable: schedule().timetable(edge.now_ms), ..paused }], true);
+    assert_eq!(code_of(&mut edge, Ok(spring()), missing()), "ended", "before the pause");
+    edge.now_ms = NOW;
+    edge.sync(vec![told(3, 2, 1, NOW)], true);
+    assert_eq!(code_of(&mut edge, Ok(spring()), missing()), "missing_user");
+    assert_eq!(code_of(&mut edge, Ok(spring()), Err(Refusal::InvalidUser)), "invalid_user");
+    assert_eq!(code_of(&mut edge, Ok(spring()), user("u1")), "admitted");
+}
+
+#[test]
+fn outside_its_hours_nobody_reaches_the_origin() {
+    let mut edge = Edge::written(5, MORNING);
+    assert_eq!(edge.code(0, "u1"), "not_started");
+    edge.wait(rounds().0.closes_ms() + HOUR - MORNING);
+    assert_eq!(edge.code(1, "u1"), "outside_hours");
+    edge.wait(24 * HOUR);
+    assert_eq!(edge.code(0, "u1"), "ended");
+}
+
+#[test]
+fn the_last_coupon_shuts_every_worker_at_once() {
+    let mut edge = Edge::written(2, NOW);
+    for (worker, name) in [(0, "u1"), (1, "u2")] {
+        let pass = edge.admit(worker, name);
+        assert_eq!(pass.round, Some(rounds().0.id));
+        edge.settle(worker, &pass, notice(Outcome::Issued, 1 + worker as u64, 2, 0));
+    }
+    for worker in [0, 1] {
+        assert_eq!(edge.code(worker, "u4"), "sold_out");
+        assert!(edge.workers[worker].refuse_at_once(&Ok(spring())).is_some(), "without shared data from now on");
+    }
+}
+
+#[test]
+fn a_winner_is_known_to_every_worker() {
+    let mut edge = Edge::written(5, NOW);
+    let pass = edge.admit(0, "u1");
+    edge.settle(0, &pass, notice(Outcome::Issued, 1, 5, 0));
+    assert_eq!(edge.code(1, "u1"), "already_issued");
+    let pass = edge.admit(1, "u2");
+    edge.settle(1, &pass, notice(Outcome::Refused, 1, 5, 0));
+    assert_eq!(edge.code(0, "u2"), "admitted", "a refusal confirms no coupon");
+}
+
+#[test]
+fn each_coupon_is_claimed_by_one_request_at_a_time() {
+    let mut edge = Edge::synced(2, NOW);
+    edge.sync(vec![told(1, 2, 0, NOW)], true);
+    let first = edge.admit(0, "u1");
+    let second = edge.admit(1, "u2");
+    assert_eq!(edge.code(0, "u3"), "busy");
+    edge.settle(0, &first, notice(Outcome::AlreadyIssued, 0, 2, 1));
+    let third = edge.admit(1, "u4");
+    edge.settle(1, &second, None);
+    assert_eq!(edge.code(0, "u5"), "busy", "a failure keeps its credit");
+    edge.wait(1_000);
+    edge.sync(vec![told(1, 2, 0, NOW)], true);
+    edge.settle(0, &third, None);
+    assert_eq!(edge.code(0, "u6"), "admitted");
+}
+
+#[test]
+fn a_raised_quota_and_a_pause_take_effect_with_the_next_tick() {
+    let mut edge = Edge::synced(2, NOW);
+    edge.sync(vec![told(1, 1, 1, NOW)], true);
+    assert_eq!(edge.code(1, "u1"), "sold_out");
+    edge.sync(vec![told(2, 2, 1, NOW)], true);
+    assert_eq!(edge.code(1, "u1"), "admitted");
+    let mut paused = told(3, 2, 1, NOW);
+    paused.paused = true;
+    edge.sync(vec![paused], true);
+    assert_eq!(edge.code(1, "u2"), "paused");
+}
+
+#[test]
+fn sold_out_does_not_reopen_when_envoy_is_reconfigured() {
+    let mut edge = Edge::synced(2, NOW);
+    edge.sync(vec![told(1, 1, 0, NOW)], true);
+    let pass = edge.admit(0, "u1");
+    edge.settle(0, &pass, notice(Outcome::Issued, 1, 1, 1));
+    edge.workers = vec![edge.configure(), edge.configure()];
+    assert_eq!(edge.code(0, "u2"), "sold_out");
+    assert_eq!(edge.code(1, "u1"), "sold_out");
+}
+
+#[test]
+fn before_its_first_sync_an_edge_admits_a_few() {
+    let mut edge = Edge::synced(2, NOW);
+    let passes: Vec<Pass> = (0..16).map(|n| edge.admit(n % 2, &format!("u{n}"))).collect();
+    assert_eq!(edge.code(0, "u99"), "busy");
+    assert!(passes.iter().all(|pass| pass.round.is_none()));
+    edge.settle(1, &passes[0], notice(Outcome::Issued, 1, 5, 1));
+    assert_eq!(edge.code(0, "u98"), "admitted");
+    edge.sync(vec![told(1, 5, 1, NOW)], true);
+    assert_eq!(edge.code(0, "u0"), "already_issued", "also learnt while warming");
+}
+
+#[test]
+fn only_a_young_and_complete_snapshot_knows_that_a_campaign_does_not_exist() {
+    let other = || CampaignId::parse("other").map_err(|_| Refusal::InvalidCampaign);
+    let mut edge = Edge::synced(1, NOW);
+    edge.sync(vec![told(1, 5, 0, NOW)], true);
+    assert!(matches!(edge.ask(0, other(), user("u1")), Decision::Refuse(reply) if code(&reply) == "unknown_campaign"));
+    edge.wait(1_000);
+    assert!(matches!(edge.ask(0, other(), user("u1")), Decision::Admit(_)));
+    edge.sync(vec![told(1, 5, 0, NOW)], false);
+    assert!(matches!(edge.ask(0, other(), user("u1")), Decision::Admit(_)));
+}
+
+#[test]
+fn past_the_rounds_it_was_told_an_edge_is_warming_and_not_ended() {
+    let mut edge = Edge::synced(1, NOW);
+    let (first, last) = rounds();
+    let mut campaign = told(1, 5, 0, NOW);
+    campaign.timetable.rounds = vec![first];
+    campaign.timetable.more = true;
+    edge.sync(vec![campaign], true);
+    edge.wait(last.opens_ms() + HOUR - NOW);
+    assert_eq!(edge.admit(0, "u1").round, None);
+}
+
+#[test]
+fn without_the_backend_latches_are_probed_once_a_second() {
+    let mut edge = Edge::synced(2, NOW);
+    edge.sync(vec![told(1, 1, 1, NOW)], true);
+    assert_eq!(edge.code(0, "u1"), "sold_out");
+    edge.wait(5_001);
+    let probe = edge.admit(0, "u2");
+    assert_eq!(edge.code(0, "u3"), "sold_out");
+    assert_eq!(edge.code(1, "u3"), "sold_out");
+    // An operator has raised the quota meanwhile; the probe finds out.
+    edge.settle(0, &probe, notice(Outcome::Issued, 2, 5, 2));
+    edge.wait(50);
+    assert_eq!(edge.code(1, "u4"), "admitted");
+}
+
+#[test]
+fn around_an_opening_a_few_find_out_and_the_first_answer_ends_the_doubt() {
+    let (first, _) = rounds();
+    let mut edge = Edge::synced(2, first.opens_ms() - 1);
+    edge.sync(vec![told(1, 100, 0, first.opens_ms() - 1)], true);
+    let mut passes: Vec<Pass> = (0..16).map(|n| edge.admit(n % 2, &format!("u{n}"))).collect();
+    assert_eq!(edge.code(0, "u99"), "busy");
+    let pass = passes.swap_remove(0);
+    edge.settle(0, &pass, notice(Outcome::Issued, 1, 100, 1));
+    assert_eq!(edge.admit(1, "u98").round, Some(first.id));
+    edge.wait(10_000);
+    assert_eq!(edge.code(0, "u97"), "admitted");
+}
+
+#[test]
+fn a_round_that_closes_refuses_nobody_of_the_next_one() {
+    // Open all day: one round closes as the next one opens.
+    let config = r#"{"campaigns": [{"id": "spring", "quota": 1, "schedule": {"timezone": "UTC",
+        "first_day": "2026-05-01", "last_day": "2026-05-03", "opens": "00:00", "closes": "24:00"}}]}"#;
+    let midnight = DateTime::parse_from_rfc3339("2026-05-02T00:00:00Z").unwrap().timestamp_millis();
+    let mut edge = Edge::start(config, 1, midnight - HOUR);
+    let pass = edge.admit(0, "u1");
+    let yesterday =
+        notice(Outcome::Issued, 1, 1, 0).map(|notice| Notice { round: "2026-05-01".parse().ok(), ..notice });
+    edge.settle(0, &pass, yesterday);
+    assert_eq!(edge.code(0, "u2"), "sold_out");
+    edge.wait(HOUR);
+    let pass = edge.admit(0, "u1");
+    assert_eq!(pass.round, None, "neither the latch nor the table of winners holds here");
+    edge.wait(HOUR);
+    edge.settle(0, &pass, None);
+    edge.wait(1_000);
+    assert_eq!(edge.admit(0, "u1").round.unwrap().to_string(), "2026-05-02");
+}
+
+#[test]
+fn an_answer_about_another_campaign_is_no_answer() {
+    let mut edge = Edge::written(1, NOW);
+    let pass = edge.admit(0, "u1");
+    let other = notice(Outcome::SoldOut, 1, 1, 0)
+        .map(|notice| Notice { campaign: CampaignId::parse("other").unwrap(), ..notice });
+    edge.settle(0, &pass, other);
+    edge.wait(1_000);
+    assert_eq!(edge.code(1, "u1"), "admitted");
+}
+
+#[test]
+fn no_limit_admits_everybody_but_winners() {
+    let mut edge = Edge::synced(1, NOW);
+    edge.sync(vec![SyncCampaign { quota: None, ..told(1, 1, 0, NOW) }], true);
+    for n in 0..1_000 {
+        let pass = edge.admit(0, &format!("u{n}"));
+        let told = notice(Outcome::Issued, n + 1, 1, 1).map(|notice| Notice { quota: None, ..notice });
+        edge.settle(0, &pass, told);
+    }
+    assert_eq!(edge.code(0, "u7"), "already_issued");
+}
+
+#[test]
+fn counts_are_handed_out_once() {
+    let mut edge = Edge::written(5, NOW);
+    edge.admit(0, "u1");
+    let _ = edge.ask(0, Ok(spring()), Err(Refusal::MissingUser));
+    let _ = edge.ask(0, Err(Refusal::InvalidCampaign), user("u1"));
+    let mut counts = Vec::new();
+    edge.workers[0].drain(|campaign, decision, count| counts.push((campaign.cloned(), decision, count)));
+    assert_eq!(
+        counts,
+        [(None, "invalid_campaign", 1), (Some(spring()), "admitted", 1), (Some(spring()), "missing_user", 1)]
+    );
+    edge.workers[0].drain(|_, decision, _| panic!("{decision} again"));
+}

@@ -8,7 +8,7 @@ use proxy_wasm::types::MetricType;
 use crate::gate::Gate;
 
 /// Stands for the campaign where a request names none that is known. No campaign can have this id.
-const NO_CAMPAIGN: &str = "_";
+const NO_CAMPAIGN: &str = "-";
 
 /// The metrics of one VM. Each is defined once; their number follows from the campaigns, never from the clients.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl Metrics {
     pub(super) fn flush(&mut self, gate: &mut Gate) {
         gate.drain(|campaign, decision, count| {
             let campaign = campaign.map_or(NO_CAMPAIGN, |id| id.as_str());
-            self.add(format!("doorbuster.decisions.{decision}.{campaign}"), count);
+            self.add(format!("doorbuster.decisions_total.{decision}.{campaign}"), count);
         });
         let retries = gate.drain_cas_retries();
         if retries > 0 {
