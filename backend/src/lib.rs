@@ -1,1 +1,124 @@
-//! Doorbuster.
+//! Doorbuster's backend: decides exactly who gets which coupon, in Redis, and commits to PostgreSQL before it says yes.
+//!
+//! PostgreSQL is the truth; Redis only makes it fast and may be lost at any time. Any number of backends run side by
+//! side and hold no state of their own. The way of a request is told in [`issuance`].
+
+pub mod campaign;
+pub mod catalog;
+pub mod changes;
+pub mod config;
+pub mod http;
+pub mod issuance;
+pub mod store;
+pub mod telemetry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use catalog::Catalog;
+use changes::Changes;
+use config::Config;
+use http::App;
+use issuance::{Deadlines, Issuance, Parts};
+use store::postgres::Postgres;
+use store::redis::{Clock, Redis};
+use telemetry::Metrics;
+
+/// What is under way at a shutdown has so long to end.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where requests come in.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub public: TcpListener,
+    /// For operators, gateways and machines.
+    pub ops: TcpListener,
+}
+
+impl Listeners {
+    /// Binds the configured addresses.
+    ///
+    /// # Errors
+    /// If one cannot be bound; the error names it.
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind = async |field: &str, address| {
+            TcpListener::bind(address).await.with_context(|| format!("{field}: {address} cannot be listened on"))
+        };
+        Ok(Self {
+            public: bind("public_addr", config.public_addr).await?,
+            ops: bind("ops_addr", config.ops_addr).await?,
+        })
+    }
+}
+
+/// Serves until `stop`, then finishes what is under way.
+///
+/// # Errors
+/// If the database cannot be had, or a listener breaks.
+pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) -> anyhow::Result<()> {
+    let postgres = Postgres::new(config.database_url.expose(), config.database_pool, config.postgres_timeout)?;
+    let Some(migrated) = stop.run_until_cancelled(postgres.migrate()).await else { return Ok(()) };
+    migrated.context("database_url: the schema cannot be brought up to date")?;
+
+    let redis = Arc::new(Redis::new(config.redis_url.expose(), &config.redis_prefix, config.redis_timeout)?);
+    let clock = Arc::new(Clock::default());
+    let catalog = Arc::new(Catalog::new(postgres.clone()));
+    let changes = Arc::new(Changes::new(postgres.clone(), Arc::clone(&redis), Arc::clone(&catalog)));
+    let metrics = Arc::new(Metrics::default());
+    let tasks = TaskTracker::new();
+    let issuance = Arc::new(Issuance::new(Parts {
+        redis: Arc::clone(&redis),
+        postgres: postgres.clone(),
+        clock,
+        catalog: Arc::clone(&catalog),
+        changes: Arc::clone(&changes),
+        metrics: Arc::clone(&metrics),
+        deadlines: Deadlines { commit: config.commit_timeout, sweep_after: config.sweep_after },
+        tasks: tasks.clone(),
+    }));
+    // Before the first request, so that a campaign that exists is not unknown.
+    catalog.refresh().await?;
+    tasks.spawn(Arc::clone(&catalog).run(stop.clone()));
+    tasks.spawn(Arc::clone(&issuance).keep_time(stop.clone()));
+    tasks.spawn(Arc::clone(&issuance).sweep(stop.clone()));
+
+    let places = Arc::new(Semaphore::new(config.max_in_flight));
+    let app = Arc::new(App { config, catalog, changes, issuance, redis, postgres: postgres.clone(), metrics, places });
+    tracing::info!(public = %listeners.public.local_addr()?, ops = %listeners.ops.local_addr()?, "serving");
+    let served = serve(&app, listeners, &stop).await;
+
+    // No request is left, so no reservation is made any more; those made are committed and settled.
+    tasks.close();
+    if tokio::time::timeout(STOP_DEADLINE, tasks.wait()).await.is_err() {
+        tracing::warn!("stopped with commits under way; another backend sweeps them");
+    }
+    served
+}
+
+async fn serve(app: &Arc<App>, listeners: Listeners, stop: &CancellationToken) -> anyhow::Result<()> {
+    let server = |listener, router: Router| {
+        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future()
+    };
+    let both = async {
+        tokio::try_join!(
+            server(listeners.public, http::public_router(Arc::clone(app))),
+            server(listeners.ops, http::ops_router(Arc::clone(app))),
+        )
+    };
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_DEADLINE).await;
+    };
+    tokio::select! {
+        served = both => served.map(|_| ()).context("a listener broke"),
+        () = overdue => Ok(()),
+    }
+}

@@ -1,0 +1,115 @@
+//! A campaign: what an operator writes, checked field by field, and what the backend keeps of it.
+
+mod input;
+
+use chrono::{DateTime, FixedOffset};
+use doorbuster_domain::id::CampaignId;
+use doorbuster_domain::schedule::{FieldError, Round, Schedule, ScheduleSpec};
+use doorbuster_domain::validity::Validity;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The largest quota.
+pub const LARGEST_QUOTA: u64 = 10_000_000;
+
+/// What an operator writes. A value of this type was checked by [`Spec::from_json`] once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// For people.
+    pub title: String,
+    /// Who owes for the discount.
+    pub vendor: String,
+    /// Three capital letters.
+    pub currency: String,
+    /// When rounds open and close.
+    pub schedule: ScheduleSpec,
+    /// Coupons per round; none means no limit.
+    pub quota: Option<u64>,
+    /// What a coupon is worth.
+    pub discount: Discount,
+    /// In the currency's minor unit.
+    pub min_order_amount: u64,
+    /// From when until when a coupon can be redeemed.
+    pub validity: Validity,
+}
+
+/// What a coupon is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Discount {
+    /// A part of the order.
+    Percent {
+        /// 1 to 100.
+        value: u64,
+        /// Not more than this, in the currency's minor unit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_amount: Option<u64>,
+    },
+    /// An amount.
+    Amount {
+        /// In the currency's minor unit.
+        value: u64,
+    },
+}
+
+/// What a coupon keeps of its campaign for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// What it is worth.
+    pub discount: Discount,
+    /// In the currency's minor unit.
+    pub min_order_amount: u64,
+    /// Three capital letters.
+    pub currency: String,
+}
+
+impl Spec {
+    /// Checks what an operator sent.
+    ///
+    /// # Errors
+    /// Every field that is unknown, missing or wrong, all at once.
+    pub fn from_json(value: &Value) -> Result<(Self, Schedule), Vec<FieldError>> {
+        input::read(value)
+    }
+
+    /// What a coupon issued now keeps.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms { discount: self.discount, min_order_amount: self.min_order_amount, currency: self.currency.clone() }
+    }
+}
+
+/// A campaign as PostgreSQL holds it, ready for use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Campaign {
+    /// Its id.
+    pub id: CampaignId,
+    /// Equal versions mean equal configuration.
+    pub version: i64,
+    /// Whether an operator paused it.
+    pub paused: bool,
+    /// What the operator wrote.
+    pub spec: Spec,
+    /// Its schedule, compiled.
+    pub schedule: Schedule,
+}
+
+impl Campaign {
+    /// The round to speak of at `now_ms`: the current one, else the next, else the last; and when the one after opens.
+    #[must_use]
+    pub fn round_to_speak_of(&self, now_ms: i64) -> (Round, Option<DateTime<FixedOffset>>) {
+        use doorbuster_domain::schedule::Phase;
+        let round = match self.schedule.phase(now_ms) {
+            Phase::NotStarted { next } | Phase::OutsideHours { next } => next,
+            Phase::Open { round } => round,
+            Phase::Ended { last } => last,
+        };
+        (round, self.opens_after(round))
+    }
+
+    /// When the round after `round` opens.
+    #[must_use]
+    pub fn opens_after(&self, round: Round) -> Option<DateTime<FixedOffset>> {
+        self.schedule.round_after(round.id).map(|next| next.opens)
+    }
+}

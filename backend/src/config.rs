@@ -1,0 +1,355 @@
+//! The configuration: a TOML file, overruled key by key by the environment, parsed once into a type that holds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use doorbuster_domain::id::CampaignId;
+
+/// Before each key's name, in capitals, in the environment.
+const ENV_PREFIX: &str = "DOORBUSTER_";
+
+/// Tokens and database addresses: never shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// A configuration that holds. `config.default.toml` says what each key is for.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Listener for `/v1`.
+    pub public_addr: SocketAddr,
+    /// Listener for operators, gateways and machines.
+    pub ops_addr: SocketAddr,
+    /// PostgreSQL.
+    pub database_url: Secret,
+    /// Redis.
+    pub redis_url: Secret,
+    /// First part of every Redis key.
+    pub redis_prefix: String,
+    /// Bearer token of operators.
+    pub admin_token: Secret,
+    /// Bearer token of gateways.
+    pub edge_token: Secret,
+    /// The campaign meant where a request names none.
+    pub default_campaign: Option<CampaignId>,
+    /// How long an issue request waits for its commit, or for a round to be hydrated.
+    pub commit_timeout: Duration,
+    /// Deadline of one call to Redis.
+    pub redis_timeout: Duration,
+    /// Deadline of one PostgreSQL statement, and of waiting for a connection.
+    pub postgres_timeout: Duration,
+    /// Age at which a pending reservation is taken for abandoned.
+    pub sweep_after: Duration,
+    /// Requests served at once on the public listener.
+    pub max_in_flight: usize,
+    /// PostgreSQL connections.
+    pub database_pool: u32,
+    /// Log filter, in the syntax of tracing's `EnvFilter`.
+    pub log: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// One key that does not hold: what is wrong, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("configuration: {field}: {message}")]
+pub struct ConfigError {
+    field: String,
+    message: String,
+}
+
+impl ConfigError {
+    fn new(field: &str, message: impl Into<String>) -> Self {
+        // One line, whatever a parser has to say.
+        Self { field: field.to_owned(), message: message.into().split_whitespace().collect::<Vec<_>>().join(" ") }
+    }
+}
+
+impl Config {
+    /// Reads the file, if there is one, then `environment`.
+    ///
+    /// # Errors
+    /// The first key that does not hold.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let text = match file {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| ConfigError::new("--config", format!("{} cannot be read: {error}", path.display())))?,
+            None => String::new(),
+        };
+        Self::parse(&text, environment)
+    }
+
+    /// As [`Config::load`], with the file's text.
+    ///
+    /// # Errors
+    /// The first key that does not hold.
+    pub fn parse(text: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let mut keys = Keys::read(text, environment)?;
+        let config = Self {
+            public_addr: keys.address("public_addr", "127.0.0.1:8000")?,
+            ops_addr: keys.address("ops_addr", "127.0.0.1:8001")?,
+            database_url: keys.url("database_url", &["postgres://", "postgresql://"])?,
+            redis_url: keys.url("redis_url", &["redis://", "redis+unix://", "unix://"])?,
+            redis_prefix: keys.prefix("redis_prefix", "doorbuster")?,
+            admin_token: keys.token("admin_token")?,
+            edge_token: keys.token("edge_token")?,
+            default_campaign: keys.campaign("default_campaign")?,
+            commit_timeout: keys.milliseconds("commit_timeout_ms", 1_500)?,
+            redis_timeout: keys.milliseconds("redis_timeout_ms", 500)?,
+            postgres_timeout: keys.milliseconds("postgres_timeout_ms", 1_000)?,
+            sweep_after: keys.milliseconds("sweep_after_ms", 3_000)?,
+            max_in_flight: keys.number("max_in_flight", 1_024, 1..=1_000_000)?,
+            database_pool: keys.number("database_pool", 8, 2..=1_000)?,
+            log: keys.log_filter("log", "info")?,
+            log_format: keys.log_format("log_format")?,
+        };
+        keys.finish()?;
+        config.check_deadlines()?;
+        Ok(config)
+    }
+
+    /// A reservation must not be taken for abandoned while its own request may still be at work on it.
+    fn check_deadlines(&self) -> Result<(), ConfigError> {
+        let request_ms = (self.redis_timeout + self.commit_timeout).as_millis();
+        let statement_ms = self.postgres_timeout.as_millis();
+        if self.postgres_timeout > self.commit_timeout {
+            return Err(ConfigError::new(
+                "postgres_timeout_ms",
+                format!(
+                    "{statement_ms} is above commit_timeout_ms, {}; make it at most that",
+                    self.commit_timeout.as_millis()
+                ),
+            ));
+        }
+        if self.sweep_after.as_millis() < request_ms + statement_ms {
+            return Err(ConfigError::new(
+                "sweep_after_ms",
+                format!(
+                    "{} is below redis_timeout_ms + commit_timeout_ms + postgres_timeout_ms; make it at least {}",
+                    self.sweep_after.as_millis(),
+                    request_ms + statement_ms
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The keys not yet asked for.
+struct Keys {
+    file: BTreeMap<String, toml::Value>,
+    environment: BTreeMap<String, String>,
+}
+
+impl Keys {
+    fn read(text: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let file: BTreeMap<String, toml::Value> = toml::from_str(text).map_err(|error| {
+            // The parser's own rendering quotes the line, and lines hold secrets.
+            let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().lines().count().max(1));
+            ConfigError::new("--config", format!("line {line} is not TOML: {}", error.message()))
+        })?;
+        let environment = environment
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.strip_prefix(ENV_PREFIX)?.to_lowercase(), value)))
+            .collect();
+        Ok(Self { file, environment })
+    }
+
+    /// The key's value as text; the environment wins.
+    fn take(&mut self, field: &str) -> Result<Option<String>, ConfigError> {
+        let in_file = self.file.remove(field);
+        if let Some(value) = self.environment.remove(field) {
+            return Ok(Some(value));
+        }
+        match in_file {
+            None => Ok(None),
+            Some(toml::Value::String(text)) => Ok(Some(text)),
+            Some(toml::Value::Integer(number)) => Ok(Some(number.to_string())),
+            Some(other) => Err(ConfigError::new(
+                field,
+                format!("a {} is neither text nor an integer; give one of these", other.type_str()),
+            )),
+        }
+    }
+
+    fn required(&mut self, field: &str, example: &str) -> Result<String, ConfigError> {
+        self.take(field)?.ok_or_else(|| {
+            let name = field.to_uppercase();
+            ConfigError::new(
+                field,
+                format!("is missing; set it in the file or as {ENV_PREFIX}{name}, such as {example}"),
+            )
+        })
+    }
+
+    fn address(&mut self, field: &str, default: &str) -> Result<SocketAddr, ConfigError> {
+        let text = self.take(field)?.unwrap_or_else(|| default.to_owned());
+        text.parse()
+            .map_err(|_| ConfigError::new(field, format!("{text:?} is not an address and port such as {default}")))
+    }
+
+    /// The value is not shown: it may hold a password.
+    fn url(&mut self, field: &str, schemes: &[&str]) -> Result<Secret, ConfigError> {
+        let example = format!("{}127.0.0.1", schemes.first().copied().unwrap_or_default());
+        let text = self.required(field, &example)?;
+        if !schemes.iter().any(|scheme| text.starts_with(scheme)) {
+            return Err(ConfigError::new(field, format!("does not begin with {}", schemes.join(" or "))));
+        }
+        Ok(Secret(text))
+    }
+
+    fn token(&mut self, field: &str) -> Result<Secret, ConfigError> {
+        let text = self.required(field, "the output of `openssl rand -hex 16`")?;
+        let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if text.len() < 16 || !visible {
+            return Err(ConfigError::new(
+                field,
+                "must be at least 16 visible ASCII characters; `openssl rand -hex 16` makes some",
+            ));
+        }
+        Ok(Secret(text))
+    }
+
+    fn prefix(&mut self, field: &str, default: &str) -> Result<String, ConfigError> {
+        let text = self.take(field)?.unwrap_or_else(|| default.to_owned());
+        // Braces would move the hash tag that keeps a round's keys together.
+        let valid = (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':' | b'.'));
+        if !valid {
+            return Err(ConfigError::new(field, format!("{text:?} is not 1 to 64 characters of A-Z a-z 0-9 - _ : .")));
+        }
+        Ok(text)
+    }
+
+    fn campaign(&mut self, field: &str) -> Result<Option<CampaignId>, ConfigError> {
+        let Some(text) = self.take(field)?.filter(|text| !text.is_empty()) else { return Ok(None) };
+        CampaignId::parse(&text).map(Some).map_err(|rule| ConfigError::new(field, format!("{text:?} {rule}")))
+    }
+
+    fn milliseconds(&mut self, field: &str, default: u64) -> Result<Duration, ConfigError> {
+        self.number(field, default, 1..=60_000).map(Duration::from_millis)
+    }
+
+    fn number<T>(&mut self, field: &str, default: T, range: std::ops::RangeInclusive<T>) -> Result<T, ConfigError>
+    where
+        T: std::str::FromStr + PartialOrd + fmt::Display,
+    {
+        let Some(text) = self.take(field)? else { return Ok(default) };
+        text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+            ConfigError::new(field, format!("{text:?} is not an integer from {} to {}", range.start(), range.end()))
+        })
+    }
+
+    fn log_filter(&mut self, field: &str, default: &str) -> Result<String, ConfigError> {
+        let text = self.take(field)?.unwrap_or_else(|| default.to_owned());
+        match tracing_subscriber::EnvFilter::try_new(&text) {
+            Ok(_) => Ok(text),
+            Err(error) => {
+                Err(ConfigError::new(field, format!("{text:?} is not a log filter such as \"info\": {error}")))
+            }
+        }
+    }
+
+    fn log_format(&mut self, field: &str) -> Result<LogFormat, ConfigError> {
+        match self.take(field)?.as_deref() {
+            None | Some("json") => Ok(LogFormat::Json),
+            Some("text") => Ok(LogFormat::Text),
+            Some(other) => Err(ConfigError::new(field, format!("{other:?} is neither \"json\" nor \"text\""))),
+        }
+    }
+
+    /// Whatever nobody asked for is a typing error. The environment is shared with others and may hold more.
+    fn finish(self) -> Result<(), ConfigError> {
+        match self.file.keys().next() {
+            None => Ok(()),
+            Some(unknown) => Err(ConfigError::new(unknown, "is not a key; config.default.toml lists them all")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "database_url = 'postgres://h/d'\nredis_url = 'redis://h'\nadmin_token = '0123456789abcdef'\nedge_token = 'fedcba9876543210'\n";
+
+    fn parse(more: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::parse(&format!("{LEAST}{more}"), environment).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_default_file_is_the_default() {
+        let file = include_str!("../config.default.toml");
+        let defaults = Config::parse(file, []).unwrap();
+        assert_eq!(
+            format!("{defaults:?}").replace("Some(CampaignId(\"welcome\"))", "None"),
+            format!("{:?}", parse("", &[]).unwrap())
+        );
+    }
+
+    #[test]
+    fn the_environment_overrules_the_file() {
+        let config =
+            parse("max_in_flight = 7", &[("DOORBUSTER_MAX_IN_FLIGHT", "9"), ("DOORBUSTER_TEST_X", "1")]).unwrap();
+        assert_eq!(config.max_in_flight, 9);
+    }
+
+    #[test]
+    fn errors_are_one_line_that_names_the_field_and_no_secret() {
+        for (more, expected) in [
+            ("max_in_flight = 0", "max_in_flight: \"0\" is not an integer from 1 to 1000000"),
+            ("max_in_flight = 1.5", "max_in_flight: a float is neither text nor an integer"),
+            ("public_addr = 'here'", "public_addr: \"here\" is not an address"),
+            ("redis_prefix = '{x}'", "redis_prefix: \"{x}\" is not"),
+            ("default_campaign = 'No'", "default_campaign: \"No\" must be"),
+            ("sweep_after_ms = 2999", "sweep_after_ms: 2999 is below"),
+            ("postgres_timeout_ms = 1501", "postgres_timeout_ms: 1501 is above"),
+            ("log = 'info,,=x'", "log: \"info,,=x\" is not"),
+            ("log_format = 'xml'", "log_format: \"xml\" is neither"),
+            ("sweep_after = 1", "sweep_after: is not a key"),
+            ("= = =", "--config: line 5 is not TOML"),
+        ] {
+            let error = parse(more, &[]).unwrap_err();
+            assert!(error.contains(expected) && !error.contains('\n'), "{more}: {error}");
+        }
+        let short = parse("", &[("DOORBUSTER_ADMIN_TOKEN", "hunter2")]).unwrap_err();
+        assert!(short.contains("admin_token") && !short.contains("hunter2"), "{short}");
+        let url = parse("", &[("DOORBUSTER_DATABASE_URL", "mysql://u:hunter2@h")]).unwrap_err();
+        assert!(url.contains("database_url") && !url.contains("hunter2"), "{url}");
+        assert!(!format!("{:?}", parse("", &[]).unwrap()).contains("0123456789abcdef"));
+    }
+}

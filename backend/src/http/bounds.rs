@@ -1,0 +1,40 @@
+//! What a client may cost: a small body, and one of a bounded number of places.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::middleware::Next;
+use axum::response::Response;
+use doorbuster_domain::refusal::{Problem, Refusal};
+
+use super::App;
+use super::error::Error;
+
+/// No client request needs more.
+const LARGEST_BODY: usize = 4_096;
+
+/// A body that has not ended by then is not waited for. Gateways are stricter.
+const BODY_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Reads the body before anything is held for the request, then serves it if there is a place.
+pub(super) async fn bounded(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
+    let (parts, body) = request.into_parts();
+    let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > LARGEST_BODY as u64) {
+        return Err(Refusal::BodyTooLarge.into());
+    }
+    let unavailable = || Error::from(Problem::ask_again(Refusal::Unavailable, None, rand::random()));
+    // One that breaks off midway has no client any more to be told so.
+    let body = tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, LARGEST_BODY))
+        .await
+        .map_err(|_| unavailable())?
+        .map_err(|_| Refusal::BodyTooLarge)?;
+    let _place = app.places.try_acquire().map_err(|_| unavailable())?;
+    app.metrics.in_flight.inc();
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    app.metrics.in_flight.dec();
+    Ok(response)
+}

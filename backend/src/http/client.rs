@@ -1,0 +1,114 @@
+//! What clients ask: issue and count. Their coupons are in `coupons`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::middleware;
+use axum::response::Response;
+use axum::routing::{get, post};
+use chrono::{DateTime, FixedOffset};
+use doorbuster_domain::id::{CampaignId, RoundId};
+use doorbuster_domain::notice::RESULT_HEADER;
+use doorbuster_domain::refusal::{Problem, Refusal, rfc3339};
+use doorbuster_domain::request;
+use serde::Serialize;
+use serde_json::json;
+
+use super::error::Error;
+use super::reply::CouponBody;
+use super::{App, bounds, coupons, reply};
+use crate::issuance::{Answer, Reply, State as CampaignState};
+
+static RESULT: HeaderName = HeaderName::from_static(RESULT_HEADER);
+
+pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/coupon/issue", post(issue))
+        .route("/v1/coupon/count", get(count))
+        .route("/v1/coupons", get(coupons::list))
+        .route("/v1/coupons/{code}", get(coupons::one))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(app), bounds::bounded))
+}
+
+/// The campaign that a request is about.
+fn campaign(app: &App, uri: &Uri) -> Result<CampaignId, Refusal> {
+    request::campaign(uri.query().unwrap_or_default().as_bytes(), app.config.default_campaign.as_ref())
+}
+
+async fn issue(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+    app.metrics.issue_requests.inc();
+    let campaign = match campaign(&app, &uri) {
+        Ok(campaign) => campaign,
+        Err(refusal) => {
+            app.metrics.count_refusal(refusal);
+            return reply::problem(&Problem::new(refusal));
+        }
+    };
+    let user = request::user(headers.get_all(request::USER_HEADER).iter().map(HeaderValue::as_bytes));
+    let Reply { answer, notice } = app.issuance.issue(&campaign, user).await;
+    let mut response = match answer {
+        Answer::Issued(coupon) => {
+            app.metrics.issued.inc();
+            reply::json(StatusCode::CREATED, &json!({"coupon": CouponBody::new(&coupon, &app.catalog)}))
+        }
+        Answer::Pending(code) => {
+            app.metrics.pending.inc();
+            coupons::pending(code)
+        }
+        Answer::Refused(mut problem, coupon) => {
+            app.metrics.count_refusal(problem.refusal);
+            problem.coupon = coupon.and_then(|coupon| CouponBody::new(&coupon, &app.catalog).into_value());
+            reply::problem(&problem)
+        }
+    };
+    if let Some(value) = notice.and_then(|notice| HeaderValue::try_from(notice.to_string()).ok()) {
+        response.headers_mut().insert(&RESULT, value);
+    }
+    response
+}
+
+#[derive(Serialize)]
+struct Count<'a> {
+    campaign: &'a CampaignId,
+    round: RoundId,
+    state: CampaignState,
+    quota: Option<u64>,
+    issued: u64,
+    remaining: Option<u64>,
+    opens_at: String,
+    closes_at: String,
+    next_opens_at: Option<String>,
+    as_of: String,
+}
+
+async fn count(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error> {
+    let id = campaign(&app, &uri)?;
+    let snapshot = app.catalog.snapshot();
+    let Some(campaign) = snapshot.campaigns.get(&id) else {
+        return Err(if snapshot.is_fresh() {
+            Problem::about(Refusal::UnknownCampaign, &id).into()
+        } else {
+            Problem::ask_again(Refusal::Unavailable, Some(&id), rand::random()).into()
+        });
+    };
+    let standing = app.issuance.standing(campaign).await?;
+    let text = |instant: DateTime<FixedOffset>| rfc3339(&instant);
+    let quota = campaign.spec.quota;
+    let body = Count {
+        campaign: &id,
+        round: standing.round.id,
+        state: standing.state,
+        quota,
+        issued: standing.issued,
+        remaining: quota.map(|quota| quota.saturating_sub(standing.issued)),
+        opens_at: text(standing.round.opens),
+        closes_at: text(standing.round.closes),
+        next_opens_at: standing.next_opens.map(text),
+        as_of: text(standing.as_of),
+    };
+    let mut response = reply::json(StatusCode::OK, &body);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"));
+    Ok(response)
+}

@@ -1,0 +1,113 @@
+//! A user's own coupons.
+
+use std::sync::Arc;
+
+use axum::extract::{RawPathParams, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+use doorbuster_domain::code::CouponCode;
+use doorbuster_domain::id::UserId;
+use doorbuster_domain::refusal::{Problem, Refusal};
+use doorbuster_domain::request;
+use doorbuster_domain::schedule::FieldError;
+use serde_json::json;
+
+use super::error::Error;
+use super::reply::CouponBody;
+use super::{App, query, reply};
+use crate::store::postgres::Cursor;
+
+/// Coupons on a page unless the request says otherwise.
+const DEFAULT_LIMIT: u32 = 20;
+
+/// Most coupons on a page.
+const LARGEST_LIMIT: u32 = 100;
+
+fn user(headers: &HeaderMap) -> Result<UserId, Refusal> {
+    request::user(headers.get_all(request::USER_HEADER).iter().map(HeaderValue::as_bytes))
+}
+
+/// A place is held under this code; its location tells what becomes of it.
+pub(super) fn pending(code: CouponCode) -> Response {
+    let mut response = reply::json(StatusCode::ACCEPTED, &json!({"status": "pending", "code": code}));
+    if let Ok(location) = HeaderValue::try_from(format!("/v1/coupons/{code}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Result<Response, Error> {
+    let query = uri.query().unwrap_or_default();
+    // Here a campaign left out means all of them.
+    let campaign = match query::one(query, "campaign") {
+        Ok(None) => None,
+        _ => Some(request::campaign(query.as_bytes(), None)?),
+    };
+    let snapshot = app.catalog.snapshot();
+    if let Some(id) = campaign.as_ref().filter(|id| !snapshot.campaigns.contains_key(*id) && snapshot.is_fresh()) {
+        return Err(Problem::about(Refusal::UnknownCampaign, id).into());
+    }
+    let user = user(&headers)?;
+    let mut errors = Vec::new();
+    let mut field = |name: &str, message: &str| errors.push(FieldError::new(name, message));
+    let limit = match query::one(query, "limit").map(|text| text.map(|text| parse_limit(&text))) {
+        Ok(None) => DEFAULT_LIMIT,
+        Ok(Some(Some(limit))) => limit,
+        Ok(Some(None)) | Err(_) => {
+            field("limit", "must be given once, an integer from 1 to 100");
+            DEFAULT_LIMIT
+        }
+    };
+    let after = match query::one(query, "cursor").map(|text| text.map(|text| parse_cursor(&text))) {
+        Ok(None) => None,
+        Ok(Some(Some(cursor))) => Some(cursor),
+        Ok(Some(None)) | Err(_) => {
+            field("cursor", "must be given once, a next_cursor of an earlier page");
+            None
+        }
+    };
+    if !errors.is_empty() {
+        return Err(Problem { errors, ..Problem::new(Refusal::InvalidInput) }.into());
+    }
+
+    // One more than is shown tells whether there is a next page.
+    let mut coupons = app.postgres.coupons(&user, campaign.as_ref(), after, limit + 1).await?;
+    let has_more = coupons.len() > limit as usize;
+    coupons.truncate(limit as usize);
+    let next_cursor =
+        coupons.last().filter(|_| has_more).map(|last| format!("{}-{}", last.issued_at.timestamp_micros(), last.code));
+    let coupons: Vec<_> = coupons.iter().map(|coupon| CouponBody::new(coupon, &app.catalog)).collect();
+    Ok(reply::json(StatusCode::OK, &json!({"coupons": coupons, "next_cursor": next_cursor})))
+}
+
+fn parse_limit(text: &str) -> Option<u32> {
+    let plain = text.bytes().all(|digit| digit.is_ascii_digit());
+    text.parse().ok().filter(|limit| plain && (1..=LARGEST_LIMIT).contains(limit))
+}
+
+fn parse_cursor(text: &str) -> Option<Cursor> {
+    let (issued_us, code) = text.rsplit_once('-')?;
+    Some(Cursor { issued_us: issued_us.parse().ok()?, code: CouponCode::parse(code).ok()? })
+}
+
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    path: RawPathParams,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let user = user(&headers)?;
+    let code = path.iter().next().and_then(|(_, text)| CouponCode::parse(text).ok()).ok_or(Refusal::InvalidCode)?;
+    // Redis first: what it does not hold as pending any more PostgreSQL has by now, or nobody has.
+    let held = app.redis.holds(&user, code).await;
+    if matches!(held, Ok(true)) {
+        return Ok(pending(code));
+    }
+    match app.postgres.coupon(&user, code).await? {
+        Some(coupon) => Ok(reply::json(StatusCode::OK, &json!({"coupon": CouponBody::new(&coupon, &app.catalog)}))),
+        // Without Redis nobody can tell whether it is pending.
+        None => {
+            held?;
+            Err(Refusal::UnknownCoupon.into())
+        }
+    }
+}

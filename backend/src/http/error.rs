@@ -1,0 +1,86 @@
+//! From errors to replies: the one place where they are logged.
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use doorbuster_domain::refusal::{Problem, Refusal};
+
+use super::reply;
+use crate::changes::ChangeError;
+use crate::issuance::StandingError;
+use crate::store::postgres::DatabaseError;
+use crate::store::redis::RedisError;
+
+/// Why a handler does not answer as asked.
+#[derive(Debug)]
+pub(super) struct Error(Box<Problem>);
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Problem::new(refusal).into()
+    }
+}
+
+impl From<DatabaseError> for Error {
+    fn from(error: DatabaseError) -> Self {
+        unavailable(&error)
+    }
+}
+
+impl From<RedisError> for Error {
+    fn from(error: RedisError) -> Self {
+        unavailable(&error)
+    }
+}
+
+impl From<StandingError> for Error {
+    fn from(error: StandingError) -> Self {
+        unavailable(&error)
+    }
+}
+
+impl From<ChangeError> for Error {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Unknown => Refusal::UnknownCampaign.into(),
+            ChangeError::Conflict => Refusal::VersionConflict.into(),
+            ChangeError::HasCoupons => Refusal::HasCoupons.into(),
+            ChangeError::Invalid(field) => {
+                Problem { errors: vec![field], ..Problem::new(Refusal::InvalidInput) }.into()
+            }
+            ChangeError::Database(error) => unavailable(&error),
+            ChangeError::Redis(error) => unavailable(&error),
+        }
+    }
+}
+
+fn unavailable(error: &impl std::error::Error) -> Error {
+    tracing::warn!(%error, "a request cannot be answered");
+    Problem::ask_again(Refusal::Unavailable, None, rand::random()).into()
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = reply::problem(&self.0);
+        if self.0.refusal == Refusal::Unauthorized {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer realm=\"doorbuster\""));
+        }
+        response
+    }
+}
+
+pub(super) async fn not_found() -> Error {
+    Refusal::NotFound.into()
+}
+
+/// axum adds `Allow`.
+pub(super) async fn method_not_allowed() -> Error {
+    Refusal::MethodNotAllowed.into()
+}

@@ -1,0 +1,59 @@
+//! What gateways ask.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::Response;
+use axum::routing::post;
+use doorbuster_domain::refusal::{Problem, Refusal};
+use doorbuster_domain::schedule::FieldError;
+use doorbuster_domain::wire::{SYNC_PATH, SyncRequest, SyncResponse};
+
+use super::error::Error;
+use super::{App, auth, reply};
+
+/// Longest id of a gateway, characters.
+const LONGEST_GATEWAY: usize = 64;
+
+/// Largest body.
+const LARGEST_BODY: usize = 1 << 20;
+
+pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route(SYNC_PATH, post(sync))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::edge))
+}
+
+async fn sync(
+    State(app): State<Arc<App>>,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Result<Response, Error> {
+    let body = body.map_err(|_| Refusal::BodyTooLarge)?;
+    let request: SyncRequest = serde_json::from_slice(&body).map_err(|error| {
+        if error.is_data() { invalid("", &error.to_string()) } else { Refusal::MalformedInput.into() }
+    })?;
+    let gateway = &request.gateway;
+    let valid = (1..=LONGEST_GATEWAY).contains(&gateway.len())
+        && gateway.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
+    if !valid {
+        return Err(invalid("gateway", "must be 1 to 64 characters of a-z 0-9 -"));
+    }
+    let now_ms = app.issuance.now().await?.now_ms;
+    let gateways = app.redis.gateway_seen(gateway, now_ms).await?;
+    let limit = usize::try_from(request.max_campaigns).unwrap_or(usize::MAX);
+    let (campaigns, complete) = app.issuance.sync(limit, now_ms).await?;
+    // The clock is read last: it tells when the answer leaves.
+    let reading = app.issuance.now().await?;
+    let response =
+        SyncResponse { now_ms: reading.now_ms, uncertainty_ms: reading.uncertainty_ms, gateways, complete, campaigns };
+    Ok(reply::json(StatusCode::OK, &response))
+}
+
+fn invalid(field: &str, message: &str) -> Error {
+    Problem { errors: vec![FieldError::new(field, message)], ..Problem::new(Refusal::InvalidInput) }.into()
+}

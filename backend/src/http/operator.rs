@@ -1,0 +1,157 @@
+//! What operators do.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, RawPathParams, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use doorbuster_domain::id::{CampaignId, RoundId};
+use doorbuster_domain::refusal::{Problem, Refusal, rfc3339};
+use doorbuster_domain::schedule::FieldError;
+use serde::Serialize;
+use serde_json::json;
+
+use super::error::Error;
+use super::{App, auth, reply};
+use crate::campaign::{Campaign, Spec};
+use crate::changes::{Expected, Put};
+
+/// Largest body.
+const LARGEST_BODY: usize = 64 * 1024;
+
+pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route("/admin/v1/campaigns", get(all))
+        .route("/admin/v1/campaigns/{id}", get(one).put(put).delete(delete))
+        .route("/admin/v1/campaigns/{id}/pause", post(pause))
+        .route("/admin/v1/campaigns/{id}/resume", post(resume))
+        .route("/admin/v1/campaigns/{id}/rounds/{round}", get(round))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::operator))
+}
+
+/// What the operator wrote, and what became of it.
+#[derive(Serialize)]
+struct CampaignBody<'a> {
+    id: &'a CampaignId,
+    version: i64,
+    paused: bool,
+    #[serde(flatten)]
+    spec: &'a Spec,
+}
+
+impl<'a> CampaignBody<'a> {
+    fn new(campaign: &'a Campaign) -> Self {
+        Self { id: &campaign.id, version: campaign.version, paused: campaign.paused, spec: &campaign.spec }
+    }
+}
+
+fn with_etag(status: StatusCode, campaign: &Campaign) -> Response {
+    let mut response = reply::json(status, &CampaignBody::new(campaign));
+    if let Ok(etag) = HeaderValue::try_from(format!("\"{}\"", campaign.version)) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+}
+
+fn parameter<'a>(path: &'a RawPathParams, name: &str) -> &'a str {
+    path.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+}
+
+/// No campaign has a malformed id.
+fn existing(path: &RawPathParams) -> Result<CampaignId, Refusal> {
+    CampaignId::parse(parameter(path, "id")).map_err(|_| Refusal::UnknownCampaign)
+}
+
+/// A list of entity tags, or `*`. Weak tags match nothing, and neither do texts that are no version.
+fn expected(headers: &HeaderMap) -> Expected {
+    let values: Vec<&[u8]> = headers.get_all(header::IF_MATCH).iter().map(HeaderValue::as_bytes).collect();
+    match values.as_slice() {
+        [] => Expected::Anything,
+        [value] if value.trim_ascii() == b"*" => Expected::Existing,
+        values => {
+            let tags = values.iter().flat_map(|value| value.split(|c| *c == b','));
+            let versions = tags.filter_map(|tag| {
+                let inner = tag.trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+                std::str::from_utf8(inner).ok()?.parse().ok()
+            });
+            Expected::Versions(versions.collect())
+        }
+    }
+}
+
+async fn all(State(app): State<Arc<App>>) -> Result<Response, Error> {
+    app.catalog.refresh().await?;
+    let snapshot = app.catalog.snapshot();
+    let mut campaigns: Vec<_> = snapshot.campaigns.values().map(|campaign| CampaignBody::new(campaign)).collect();
+    campaigns.sort_by_key(|campaign| campaign.id);
+    Ok(reply::json(StatusCode::OK, &json!({"campaigns": campaigns})))
+}
+
+async fn one(State(app): State<Arc<App>>, path: RawPathParams) -> Result<Response, Error> {
+    let campaign = app.postgres.campaign(&existing(&path)?).await?.ok_or(Refusal::UnknownCampaign)?;
+    Ok(with_etag(StatusCode::OK, &campaign))
+}
+
+async fn put(
+    State(app): State<Arc<App>>,
+    path: RawPathParams,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Error> {
+    let body = body.map_err(|_| Refusal::BodyTooLarge)?;
+    let value = serde_json::from_slice(&body).map_err(|_| Refusal::MalformedInput)?;
+    let id = CampaignId::parse(parameter(&path, "id")).map_err(|rule| vec![FieldError::new("id", rule.to_string())]);
+    let (id, (spec, schedule)) = match (id, Spec::from_json(&value)) {
+        (Ok(id), Ok(read)) => (id, read),
+        (id, read) => {
+            let errors = id.err().into_iter().chain(read.err()).flatten().collect();
+            return Err(Problem { errors, ..Problem::new(Refusal::InvalidInput) }.into());
+        }
+    };
+    let (campaign, put) = app.changes.put(&id, spec, schedule, &expected(&headers)).await?;
+    tracing::info!(campaign = %id, version = campaign.version, "an operator wrote a campaign");
+    let status = if put == Put::Created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(with_etag(status, &campaign))
+}
+
+async fn delete(State(app): State<Arc<App>>, path: RawPathParams, headers: HeaderMap) -> Result<Response, Error> {
+    let id = existing(&path)?;
+    app.changes.delete(&id, &expected(&headers)).await?;
+    tracing::info!(campaign = %id, "an operator deleted a campaign");
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn pause(State(app): State<Arc<App>>, path: RawPathParams, headers: HeaderMap) -> Result<Response, Error> {
+    let campaign = app.changes.set_paused(&existing(&path)?, true, &expected(&headers)).await?;
+    tracing::info!(campaign = %campaign.id, version = campaign.version, "an operator paused a campaign");
+    Ok(with_etag(StatusCode::OK, &campaign))
+}
+
+async fn resume(State(app): State<Arc<App>>, path: RawPathParams, headers: HeaderMap) -> Result<Response, Error> {
+    let campaign = app.changes.set_paused(&existing(&path)?, false, &expected(&headers)).await?;
+    tracing::info!(campaign = %campaign.id, version = campaign.version, "an operator resumed a campaign");
+    Ok(with_etag(StatusCode::OK, &campaign))
+}
+
+async fn round(State(app): State<Arc<App>>, path: RawPathParams) -> Result<Response, Error> {
+    let campaign = app.postgres.campaign(&existing(&path)?).await?.ok_or(Refusal::UnknownCampaign)?;
+    let name: Option<RoundId> = parameter(&path, "round").parse().ok();
+    let round = name.and_then(|name| campaign.schedule.round(name)).ok_or(Refusal::NotFound)?;
+    let issued = app.postgres.issued(&campaign.id, round.id).await?;
+    let counts = app.redis.counts(&[(&campaign.id, round.id)]).await?;
+    let pending = counts.first().map_or(0, |counts| counts.pending);
+    Ok(reply::json(
+        StatusCode::OK,
+        &json!({
+            "campaign": campaign.id, "round": round.id,
+            "opens_at": rfc3339(&round.opens), "closes_at": rfc3339(&round.closes),
+            "quota": campaign.spec.quota, "issued": issued, "pending": pending, "failed": 0,
+        }),
+    ))
+}

@@ -1,0 +1,73 @@
+//! Replies: JSON, problems, coupons.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use doorbuster_domain::id::{CampaignId, RoundId};
+use doorbuster_domain::refusal::{PROBLEM_JSON, Problem, rfc3339};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::campaign::Discount;
+use crate::catalog::Catalog;
+use crate::store::postgres::Coupon;
+
+/// Anything but refusals: JSON that no cache keeps.
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+/// A refusal, with the headers of its row in the table.
+pub(super) fn problem(problem: &Problem) -> Response {
+    let status = StatusCode::from_u16(problem.refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = [(header::CONTENT_TYPE, PROBLEM_JSON), (header::CACHE_CONTROL, problem.refusal.cache_control())];
+    let mut response = (status, headers, problem.body()).into_response();
+    if let Some(seconds) = problem.retry_after().and_then(|text| HeaderValue::try_from(text).ok()) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
+}
+
+/// A coupon, as the contract shows it.
+#[derive(Serialize)]
+pub(super) struct CouponBody {
+    code: String,
+    campaign: CampaignId,
+    round: RoundId,
+    number: u64,
+    issued_at: String,
+    redeemable_from: String,
+    redeemable_until: String,
+    discount: Discount,
+    min_order_amount: u64,
+    currency: String,
+}
+
+impl CouponBody {
+    /// Times are in the zone of the coupon's campaign.
+    pub(super) fn new(coupon: &Coupon, catalog: &Catalog) -> Self {
+        let campaign = catalog.get(&coupon.campaign);
+        let local = |instant: DateTime<Utc>| match &campaign {
+            Some(campaign) => rfc3339(&campaign.schedule.local(instant.timestamp_millis())),
+            None => rfc3339(&instant.fixed_offset()),
+        };
+        Self {
+            code: coupon.code.to_string(),
+            campaign: coupon.campaign.clone(),
+            round: coupon.round,
+            number: coupon.number,
+            issued_at: local(coupon.issued_at),
+            redeemable_from: local(coupon.redeemable_from),
+            redeemable_until: local(coupon.redeemable_until),
+            discount: coupon.terms.discount,
+            min_order_amount: coupon.terms.min_order_amount,
+            currency: coupon.terms.currency.clone(),
+        }
+    }
+
+    /// As part of a problem.
+    pub(super) fn into_value(self) -> Option<Value> {
+        serde_json::to_value(self).ok()
+    }
+}

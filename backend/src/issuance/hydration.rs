@@ -1,0 +1,108 @@
+//! Cold rounds: filling a round's keys in Redis from PostgreSQL. Opening and recovering are this one path.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use super::RoundKey;
+use crate::store::postgres::{DatabaseError, Postgres};
+use crate::store::redis::{Redis, RedisError};
+use crate::telemetry::Metrics;
+
+/// Coupons read and staged at a time: each page is well within one call's deadline.
+const PAGE: u32 = 5_000;
+
+/// What became of a hydration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hydrated {
+    /// Redis has the round, by this hydration or a later one.
+    Done,
+    /// There is no such round.
+    Gone,
+    /// PostgreSQL or Redis cannot be reached.
+    Failed,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum HydrationError {
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+}
+
+/// Hydrations under way in this process, at most one for each round.
+#[derive(Debug)]
+pub(super) struct Hydrations {
+    postgres: Postgres,
+    redis: Arc<Redis>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    under_way: Mutex<HashMap<RoundKey, watch::Receiver<Option<Hydrated>>>>,
+}
+
+impl Hydrations {
+    pub(super) fn new(postgres: Postgres, redis: Arc<Redis>, metrics: Arc<Metrics>, tasks: TaskTracker) -> Self {
+        Self { postgres, redis, metrics, tasks, under_way: Mutex::default() }
+    }
+
+    /// Hydrates a round, or waits for the hydration under way. Whoever stops waiting does not stop it.
+    pub(super) async fn hydrate(self: &Arc<Self>, key: &RoundKey) -> Hydrated {
+        let mut outcome = match self.under_way.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()) {
+            Entry::Occupied(under_way) => under_way.get().clone(),
+            Entry::Vacant(vacant) => {
+                let (tell, outcome) = watch::channel(None);
+                vacant.insert(outcome.clone());
+                let (this, key) = (Arc::clone(self), key.clone());
+                self.tasks.spawn(async move {
+                    let hydrated = this.run(&key).await;
+                    this.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+                    tell.send_replace(Some(hydrated));
+                });
+                outcome
+            }
+        };
+        match outcome.wait_for(Option::is_some).await {
+            Ok(hydrated) => hydrated.unwrap_or(Hydrated::Failed),
+            Err(_) => Hydrated::Failed,
+        }
+    }
+
+    async fn run(&self, key: &RoundKey) -> Hydrated {
+        match self.fill(key).await {
+            Ok(hydrated) => hydrated,
+            Err(error) => {
+                tracing::warn!(%error, campaign = %key.campaign, round = %key.round, "a round cannot be hydrated");
+                Hydrated::Failed
+            }
+        }
+    }
+
+    /// The new epoch is committed before anything is read: from then on no commit changes the round until Redis shows
+    /// that epoch, since those who come with an older one are refused. So the pages read below fit each other, however
+    /// long that takes, and no lock is held meanwhile.
+    async fn fill(&self, key: &RoundKey) -> Result<Hydrated, HydrationError> {
+        let shown = self.redis.counts(&[(&key.campaign, key.round)]).await?.first().map_or(0, |counts| counts.epoch);
+        let Some(opened) = self.postgres.open_epoch(&key.campaign, key.round, shown).await? else {
+            return Ok(Hydrated::Gone);
+        };
+        let mut staging = self.redis.stage(&key.campaign, key.round, opened.epoch);
+        let mut above = 0;
+        loop {
+            let page = self.postgres.coupons_above(&key.campaign, key.round, above, PAGE).await?;
+            let Some((_, last, _)) = page.last() else { break };
+            above = *last;
+            self.redis.stage_coupons(&mut staging, &page).await?;
+        }
+        let swapped = self.redis.swap(staging, opened.version, opened.closes_ms).await?;
+        self.metrics.hydrations.inc();
+        tracing::info!(
+            campaign = %key.campaign, round = %key.round, epoch = opened.epoch, highest = above, swapped,
+            "hydrated a round"
+        );
+        Ok(Hydrated::Done)
+    }
+}

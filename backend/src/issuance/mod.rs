@@ -1,0 +1,110 @@
+//! Issuing: reserve in Redis, commit in PostgreSQL, then say yes; settle in Redis behind the reply.
+
+mod conflicts;
+mod hydration;
+mod lanes;
+mod progress;
+mod request;
+mod standing;
+mod sweeper;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use doorbuster_domain::id::{CampaignId, RoundId};
+use tokio_util::task::TaskTracker;
+
+pub use request::{Answer, Reply};
+pub use standing::{Standing, StandingError, State};
+
+use crate::catalog::Catalog;
+use crate::changes::Changes;
+use crate::store::postgres::Postgres;
+use crate::store::redis::{Clock, Redis};
+use crate::telemetry::Metrics;
+use hydration::Hydrations;
+use lanes::Lanes;
+use progress::Progress;
+
+/// One round of one campaign.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RoundKey {
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// Its round.
+    pub round: RoundId,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// A request's wait for its commit, or for a cold round.
+    pub commit: Duration,
+    /// Age at which a pending reservation is taken for abandoned.
+    pub sweep_after: Duration,
+}
+
+/// Everything that issuing needs. Holds no state that could not be lost.
+#[derive(Debug)]
+pub struct Issuance {
+    redis: Arc<Redis>,
+    postgres: Postgres,
+    clock: Arc<Clock>,
+    catalog: Arc<Catalog>,
+    changes: Arc<Changes>,
+    metrics: Arc<Metrics>,
+    deadlines: Deadlines,
+    progress: Arc<Progress>,
+    lanes: Arc<Lanes>,
+    hydrations: Arc<Hydrations>,
+}
+
+/// What [`Issuance`] works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Redis.
+    pub redis: Arc<Redis>,
+    /// PostgreSQL.
+    pub postgres: Postgres,
+    /// Redis's clock.
+    pub clock: Arc<Clock>,
+    /// The campaigns.
+    pub catalog: Arc<Catalog>,
+    /// For repairs.
+    pub changes: Arc<Changes>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// How long things may take.
+    pub deadlines: Deadlines,
+    /// Keeps the process alive until commits under way are settled.
+    pub tasks: TaskTracker,
+}
+
+impl Issuance {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { redis, postgres, clock, catalog, changes, metrics, deadlines, tasks } = parts;
+        let progress = Arc::new(Progress::default());
+        let lanes = Lanes::new(
+            postgres.clone(),
+            Arc::clone(&redis),
+            Arc::clone(&progress),
+            Arc::clone(&metrics),
+            tasks.clone(),
+        );
+        let hydrations = Hydrations::new(postgres.clone(), Arc::clone(&redis), Arc::clone(&metrics), tasks);
+        Self {
+            redis,
+            postgres,
+            clock,
+            catalog,
+            changes,
+            metrics,
+            deadlines,
+            progress,
+            lanes: Arc::new(lanes),
+            hydrations: Arc::new(hydrations),
+        }
+    }
+}

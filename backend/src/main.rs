@@ -1,0 +1,60 @@
+//! Reads the configuration, listens, and stops when asked to.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use doorbuster_backend::config::Config;
+use doorbuster_backend::{Listeners, run, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// sysexits.h: the command was used wrongly.
+const EX_USAGE: u8 = 64;
+
+/// Doorbuster's backend.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Configuration file; config.default.toml explains its keys.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let config = match Config::load(arguments.config.as_deref(), environment) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(EX_USAGE);
+        }
+    };
+    telemetry::start_logging(&config.log, config.log_format);
+    match serve(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let listeners = Listeners::bind(&config).await?;
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("asked to stop");
+        asked.cancel();
+    });
+    run(config, listeners, stop).await
+}

@@ -1,0 +1,160 @@
+//! The only SQL.
+
+mod campaigns;
+mod coupons;
+mod rounds;
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::error::ErrorKind;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use tokio::time::Instant;
+
+pub use campaigns::{CampaignRow, Change, Deleted};
+pub use coupons::{Commit, Coupon, Cursor, Outcome, Reservation};
+pub use rounds::{Opened, RecentRound};
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// A transaction that nobody continues holds locks; PostgreSQL ends it after this.
+const IDLE_IN_TRANSACTION: &str = "5s";
+
+/// At start PostgreSQL is waited for so long.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Between two attempts to reach it.
+const START_AGAIN: Duration = Duration::from_millis(250);
+
+/// PostgreSQL said no, or nothing. Where the outcome of a commit is unknown, this is the answer too.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// An error of the connection or the server.
+    #[error("PostgreSQL: {0}")]
+    Failed(#[from] sqlx::Error),
+    /// No answer within the deadline, milliseconds.
+    #[error("PostgreSQL did not answer within {0} ms")]
+    Late(u128),
+    /// A row holds what this program did not write.
+    #[error("PostgreSQL: unreadable {0}")]
+    Unreadable(&'static str),
+}
+
+impl DatabaseError {
+    /// Whether the statement itself is at fault: sent again it would fail again.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        let Self::Failed(sqlx::Error::Database(error)) = self else { return false };
+        // Classes 22 (data) and 23 (constraints). Everything else is the server's condition, or a schema that does not
+        // fit and is no fault of the row.
+        error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    }
+
+    /// Whether a number above the round's largest quota was refused.
+    #[must_use]
+    pub fn is_above_quota(&self) -> bool {
+        matches!(self, Self::Failed(sqlx::Error::Database(error))
+            if error.kind() == ErrorKind::CheckViolation && error.constraint() == Some("coupons_within_quota"))
+    }
+}
+
+/// The connections to PostgreSQL.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    pool: PgPool,
+    deadline: Duration,
+}
+
+impl Postgres {
+    /// Prepares connections, which are made when needed.
+    ///
+    /// # Errors
+    /// If the URL makes no sense.
+    pub fn new(url: &str, connections: u32, deadline: Duration) -> Result<Self, DatabaseError> {
+        let options: PgConnectOptions = url.parse()?;
+        let options = options.application_name("doorbuster").options([
+            ("statement_timeout", deadline.as_millis().to_string().as_str()),
+            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
+        ]);
+        let pool =
+            PgPoolOptions::new().max_connections(connections).acquire_timeout(deadline).connect_lazy_with(options);
+        Ok(Self { pool, deadline })
+    }
+
+    /// Brings the schema up to date, waiting for a server that is still starting. Several may do so at once: sqlx holds
+    /// an advisory lock meanwhile.
+    ///
+    /// # Errors
+    /// If the database cannot be reached for half a minute, or holds another schema than this program's.
+    pub async fn migrate(&self) -> Result<(), MigrateError> {
+        let until = Instant::now() + START_DEADLINE;
+        loop {
+            match self.migrate_once().await {
+                Err(MigrateError::Execute(error)) if is_absence(&error) && Instant::now() < until => {
+                    tracing::warn!(%error, "PostgreSQL cannot be reached yet");
+                    tokio::time::sleep(START_AGAIN).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn migrate_once(&self) -> Result<(), MigrateError> {
+        let mut connection = self.pool.acquire().await?;
+        // Waiting for another's migration, and migrating, may take longer than any request's statement.
+        sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
+        let outcome = MIGRATIONS.run(&mut *connection).await;
+        connection.close().await?;
+        outcome
+    }
+
+    /// Whether PostgreSQL answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn ping(&self) -> Result<(), DatabaseError> {
+        self.within(async { sqlx::query("SELECT 1").execute(&self.pool).await }).await?;
+        Ok(())
+    }
+
+    /// A connection that hears of changed campaigns.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub async fn listen(&self) -> Result<PgListener, DatabaseError> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen("doorbuster_campaigns").await?;
+        Ok(listener)
+    }
+
+    /// Ends all connections, once what they are doing is done.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn within<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DatabaseError> {
+        match tokio::time::timeout(self.deadline, work).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(_) => Err(DatabaseError::Late(self.deadline.as_millis())),
+        }
+    }
+}
+
+/// Whether waiting may help: nobody listens, nobody answers, or the server says that it is starting or stopping.
+fn is_absence(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    }
+}
+
+/// Counts and numbers are never negative, and PostgreSQL has no unsigned integers.
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,157 @@
+//! Rounds.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use doorbuster_domain::code::CouponCode;
+use doorbuster_domain::id::{CampaignId, RoundId, UserId};
+
+use super::{DatabaseError, Postgres, signed, unsigned};
+use crate::campaign::Spec;
+use doorbuster_domain::schedule::Schedule;
+use sqlx::types::Json;
+
+/// A round whose hydration has begun: commits reserved under earlier epochs are refused from now on, so what it holds
+/// does not change until Redis shows the new epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The new epoch.
+    pub epoch: i64,
+    /// The campaign's version, read under its lock.
+    pub version: i64,
+    /// When the round closes, Unix milliseconds.
+    pub closes_ms: i64,
+}
+
+/// A round that closed lately or not yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecentRound {
+    /// Its campaign.
+    pub campaign: CampaignId,
+    /// Its name.
+    pub round: RoundId,
+    /// When it closes, Unix milliseconds.
+    pub closes_ms: i64,
+}
+
+impl Postgres {
+    /// Gives a round a new epoch, above the one that Redis shows, making its row where there is none yet. None if there
+    /// is no such campaign, or it has no such round.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer.
+    pub async fn open_epoch(
+        &self,
+        campaign: &CampaignId,
+        round: RoundId,
+        shown: i64,
+    ) -> Result<Option<Opened>, DatabaseError> {
+        self.within(async {
+            let mut transaction = self.pool.begin().await?;
+            // Waits for a change under way, which has told Redis its version but may not have committed it.
+            let row: Option<(i64, Json<Spec>)> =
+                sqlx::query_as("SELECT version, spec FROM campaigns WHERE id = $1 FOR SHARE")
+                    .bind(campaign.as_str())
+                    .fetch_optional(&mut *transaction)
+                    .await?;
+            let Some((version, Json(spec))) = row else { return Ok(None) };
+            if let Some(window) = Schedule::compile(&spec.schedule).ok().and_then(|schedule| schedule.round(round)) {
+                sqlx::query(
+                    "INSERT INTO rounds (campaign, round, opens_at, closes_at, max_number) VALUES ($1, $2, $3, $4, $5)
+                     ON CONFLICT (campaign, round) DO UPDATE
+                     SET opens_at = excluded.opens_at, closes_at = excluded.closes_at,
+                         max_number = greatest(rounds.max_number, excluded.max_number)",
+                )
+                .bind(campaign.as_str())
+                .bind(round.0)
+                .bind(DateTime::<Utc>::from(window.opens))
+                .bind(DateTime::<Utc>::from(window.closes))
+                .bind(spec.quota.map_or(i64::MAX, signed))
+                .execute(&mut *transaction)
+                .await?;
+            }
+            // Drawn under the row's lock, so that epochs of a round only rise.
+            let row: Option<(i64, DateTime<Utc>)> = sqlx::query_as(
+                "UPDATE rounds SET epoch = next_above('round_epoch', greatest(epoch, $3))
+                  WHERE campaign = $1 AND round = $2
+                 RETURNING epoch, closes_at",
+            )
+            .bind(campaign.as_str())
+            .bind(round.0)
+            .bind(shown)
+            .fetch_optional(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(row.map(|(epoch, closes)| Opened { epoch, version, closes_ms: closes.timestamp_millis() }))
+        })
+        .await
+    }
+
+    /// Up to `limit` coupons of a round with numbers above `above`, by number.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer.
+    pub async fn coupons_above(
+        &self,
+        campaign: &CampaignId,
+        round: RoundId,
+        above: u64,
+        limit: u32,
+    ) -> Result<Vec<(UserId, u64, CouponCode)>, DatabaseError> {
+        let rows: Vec<(String, i64, String)> = self
+            .within(
+                sqlx::query_as(
+                    "SELECT user_id, number, code FROM coupons
+                      WHERE campaign = $1 AND round = $2 AND number > $3 ORDER BY number LIMIT $4",
+                )
+                .bind(campaign.as_str())
+                .bind(round.0)
+                .bind(signed(above))
+                .bind(i64::from(limit))
+                .fetch_all(&self.pool),
+            )
+            .await?;
+        rows.into_iter()
+            .map(|(user, number, code)| {
+                let user = UserId::parse(&user).map_err(|_| DatabaseError::Unreadable("user id"))?;
+                let code = CouponCode::parse(&code).map_err(|_| DatabaseError::Unreadable("coupon code"))?;
+                Ok((user, unsigned(number), code))
+            })
+            .collect()
+    }
+
+    /// How many coupons of a round exist.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer.
+    pub async fn issued(&self, campaign: &CampaignId, round: RoundId) -> Result<u64, DatabaseError> {
+        let issued: Option<i64> = self
+            .within(
+                sqlx::query_scalar("SELECT issued FROM rounds WHERE campaign = $1 AND round = $2")
+                    .bind(campaign.as_str())
+                    .bind(round.0)
+                    .fetch_optional(&self.pool),
+            )
+            .await?;
+        Ok(unsigned(issued.unwrap_or(0)))
+    }
+
+    /// All rounds that close after `since_ms`, Unix milliseconds.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer.
+    pub async fn rounds_closing_after(&self, since_ms: i64) -> Result<Vec<RecentRound>, DatabaseError> {
+        let since = DateTime::from_timestamp_millis(since_ms).unwrap_or_default();
+        let rows: Vec<(String, NaiveDate, DateTime<Utc>)> = self
+            .within(
+                sqlx::query_as("SELECT campaign, round, closes_at FROM rounds WHERE closes_at > $1")
+                    .bind(since)
+                    .fetch_all(&self.pool),
+            )
+            .await?;
+        rows.into_iter()
+            .map(|(campaign, round, closes)| {
+                let campaign = CampaignId::parse(&campaign).map_err(|_| DatabaseError::Unreadable("campaign id"))?;
+                Ok(RecentRound { campaign, round: RoundId(round), closes_ms: closes.timestamp_millis() })
+            })
+            .collect()
+    }
+}

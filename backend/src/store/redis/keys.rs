@@ -1,0 +1,41 @@
+//! Key names.
+
+use doorbuster_domain::code::CouponCode;
+use doorbuster_domain::id::{CampaignId, RoundId};
+
+use super::Redis;
+
+/// The keys of one round, and its campaign's version.
+pub(super) struct RoundKeys {
+    pub(super) version: String,
+    pub(super) round: String,
+    pub(super) users: String,
+    pub(super) pending: String,
+    pub(super) free: String,
+}
+
+impl Redis {
+    pub(super) fn version_key(&self, campaign: &CampaignId) -> String {
+        format!("{}:{{{campaign}}}:version", self.prefix)
+    }
+
+    pub(super) fn round_keys(&self, campaign: &CampaignId, round: RoundId) -> RoundKeys {
+        let hash = format!("{}:{{{campaign}}}:{round}", self.prefix);
+        RoundKeys {
+            version: self.version_key(campaign),
+            users: format!("{hash}:users"),
+            pending: format!("{hash}:pending"),
+            free: format!("{hash}:free"),
+            round: hash,
+        }
+    }
+
+    /// Where a 202 sent its client: to which round its code belongs.
+    pub(super) fn pointer_key(&self, code: CouponCode) -> String {
+        format!("{}:{{{code}}}:round", self.prefix)
+    }
+
+    pub(super) fn gateways_key(&self) -> String {
+        format!("{}:{{edge}}:gateways", self.prefix)
+    }
+}

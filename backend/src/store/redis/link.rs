@@ -1,0 +1,93 @@
+//! One multiplexed connection that is replaced when it breaks or falls silent.
+//!
+//! redis-rs has a connection manager, but that keeps a connection on which nothing arrives any more, and grows its pause
+//! while a killed Redis is long back.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisResult};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::RedisError;
+
+/// After a failed attempt to connect everybody is refused for so long, so that a crowd does not queue up behind attempts.
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct Link {
+    client: Client,
+    state: Mutex<State>,
+}
+
+struct State {
+    connection: Option<MultiplexedConnection>,
+    /// Which connection this is; whoever saw an older one break has no say over it.
+    generation: u64,
+    /// No attempt to connect before this.
+    pause_until: Option<Instant>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("connected", &self.connection.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, state: Mutex::new(State { connection: None, generation: 0, pause_until: None }) }
+    }
+
+    /// Runs one exchange, connecting first where that is needed, all within the deadline.
+    pub(super) async fn within<T>(
+        &self,
+        deadline: Duration,
+        exchange: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<T, RedisError> {
+        let late = || RedisError::Late(deadline.as_millis());
+        let until = Instant::now() + deadline;
+        let (connection, generation) =
+            tokio::time::timeout_at(until, self.connection(deadline)).await.map_err(|_| late())??;
+        match tokio::time::timeout_at(until, exchange(connection)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                if error.is_unrecoverable_error() {
+                    self.forget(generation).await;
+                }
+                Err(error.into())
+            }
+            // A connection on which nothing arrives may be dead without knowing it. Others in flight keep it alive.
+            Err(_) => {
+                self.forget(generation).await;
+                Err(late())
+            }
+        }
+    }
+
+    async fn connection(&self, deadline: Duration) -> Result<(MultiplexedConnection, u64), RedisError> {
+        let mut state = self.state.lock().await;
+        if let Some(connection) = &state.connection {
+            return Ok((connection.clone(), state.generation));
+        }
+        if state.pause_until.is_some_and(|until| Instant::now() < until) {
+            return Err(RedisError::Away);
+        }
+        // Set first: an attempt that is given up by its caller has failed too.
+        state.pause_until = Some(Instant::now() + PAUSE);
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(deadline)).set_response_timeout(None);
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        state.pause_until = None;
+        state.generation += 1;
+        state.connection = Some(connection.clone());
+        Ok((connection, state.generation))
+    }
+
+    async fn forget(&self, generation: u64) {
+        let mut state = self.state.lock().await;
+        if state.generation == generation {
+            state.connection = None;
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The only Redis: key names, scripts and the connection.
+//!
+//! All keys of a campaign share the hash tag `{campaign}`, so that its scripts run in a Redis Cluster.
+
+mod clock;
+mod gateways;
+mod keys;
+mod link;
+mod places;
+mod rounds;
+
+use std::time::Duration;
+
+use redis::{Client, Cmd, FromRedisValue, Pipeline, ScriptInvocation};
+
+pub use clock::{Clock, Reading};
+pub use places::{Ask, Decision, Held, Verdict};
+pub use rounds::{RoundCounts, Staging};
+
+use link::Link;
+
+/// Redis did not answer in time, or not sensibly. What was asked may have happened all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    /// It said no, or the connection broke.
+    #[error("Redis: {0}")]
+    Failed(#[from] redis::RedisError),
+    /// It said nothing within the deadline, milliseconds.
+    #[error("Redis did not answer within {0} ms")]
+    Late(u128),
+    /// The last attempt to connect failed a moment ago.
+    #[error("Redis cannot be reached")]
+    Away,
+}
+
+/// The connection to Redis, shared by everybody; each call has the same deadline.
+#[derive(Debug)]
+pub struct Redis {
+    link: Link,
+    prefix: String,
+    deadline: Duration,
+}
+
+impl Redis {
+    /// Prepares a connection, which is made by the first call.
+    ///
+    /// # Errors
+    /// If the URL makes no sense.
+    pub fn new(url: &str, prefix: &str, deadline: Duration) -> Result<Self, RedisError> {
+        Ok(Self { link: Link::new(Client::open(url)?), prefix: prefix.to_owned(), deadline })
+    }
+
+    async fn invoke<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, RedisError> {
+        self.link.within(self.deadline, async |mut connection| invocation.invoke_async(&mut connection).await).await
+    }
+
+    async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        self.link.within(self.deadline, async |mut connection| command.query_async(&mut connection).await).await
+    }
+
+    async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RedisError> {
+        self.link.within(self.deadline, async |mut connection| pipeline.query_async(&mut connection).await).await
+    }
+
+    /// Whether Redis answers, and what it does when its memory is full.
+    ///
+    /// # Errors
+    /// If it cannot be reached.
+    pub async fn eviction_policy(&self) -> Result<String, RedisError> {
+        // CONFIG GET is forbidden on many managed servers; INFO tells it too.
+        let info: String = self.command(redis::cmd("INFO").arg("memory")).await?;
+        let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
+        Ok(policy.unwrap_or("unknown").trim().to_owned())
+    }
+}

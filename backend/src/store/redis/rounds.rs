@@ -1,0 +1,246 @@
+//! Rounds as a whole: their version, counts, pending places, and rebuilding them.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use doorbuster_domain::code::CouponCode;
+use doorbuster_domain::id::{CampaignId, RoundId, UserId};
+use redis::Script;
+
+use super::places::{Held, unreadable};
+use super::{Redis, RedisError};
+
+static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("swap.lua")));
+static RAISE_VERSION: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("raise_version.lua")));
+
+/// A round's keys stay for so long after it closed.
+const AFTERLIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// A rebuilding that was given up leaves its keys for so long.
+const STAGED_MS: i64 = 10 * 60 * 1_000;
+
+/// When the keys of a round may go, Unix milliseconds.
+#[must_use]
+pub(super) fn expiry_ms(closes_ms: i64) -> i64 {
+    closes_ms.saturating_add(i64::try_from(AFTERLIFE.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// What Redis knows of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoundCounts {
+    /// Whether it may be relied on: there, and not marked for rebuilding.
+    pub warm: bool,
+    /// The epoch shown; 0 if there is none.
+    pub epoch: i64,
+    /// Committed coupons.
+    pub committed: u64,
+    /// Places held and not committed.
+    pub pending: u64,
+}
+
+/// A round being rebuilt beside its live keys.
+#[derive(Debug)]
+pub struct Staging {
+    campaign: CampaignId,
+    round: RoundId,
+    epoch: i64,
+    users: String,
+    free: String,
+    /// The highest number staged so far.
+    next: u64,
+}
+
+impl Redis {
+    /// The version that Redis shows for a campaign; 0 if it shows none.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached.
+    pub async fn version(&self, campaign: &CampaignId) -> Result<i64, RedisError> {
+        let version: Option<i64> = self.command(&redis::Cmd::get(self.version_key(campaign))).await?;
+        Ok(version.unwrap_or(0))
+    }
+
+    /// Raises a campaign's version; tells the one shown afterwards, which is never lower than `version`.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached; the version may be raised all the same.
+    pub async fn raise_version(&self, campaign: &CampaignId, version: i64) -> Result<i64, RedisError> {
+        self.invoke(RAISE_VERSION.key(self.version_key(campaign)).arg(version)).await
+    }
+
+    /// What Redis knows of each round.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached.
+    pub async fn counts(&self, rounds: &[(&CampaignId, RoundId)]) -> Result<Vec<RoundCounts>, RedisError> {
+        if rounds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        for (campaign, round) in rounds {
+            let keys = self.round_keys(campaign, *round);
+            pipeline.hmget(&keys.round, &["epoch", "cold"]).hlen(&keys.users).zcard(&keys.pending);
+        }
+        let replies: Vec<redis::Value> = self.pipeline(&pipeline).await?;
+        replies
+            .chunks_exact(3)
+            .map(|reply| {
+                let reply = redis::Value::Array(reply.to_vec());
+                let ((epoch, cold), reserved, pending): ((Option<i64>, Option<String>), u64, u64) =
+                    redis::from_redis_value(reply).map_err(redis::RedisError::from)?;
+                Ok(RoundCounts {
+                    warm: epoch.is_some() && cold.is_none(),
+                    epoch: epoch.unwrap_or(0),
+                    committed: reserved.saturating_sub(pending),
+                    pending,
+                })
+            })
+            .collect()
+    }
+
+    /// Up to `limit` places held since `until_ms` (Unix milliseconds) or longer, oldest first.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached.
+    pub async fn held_since(
+        &self,
+        campaign: &CampaignId,
+        round: RoundId,
+        until_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Held>, RedisError> {
+        let keys = self.round_keys(campaign, round);
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().hget(&keys.round, "epoch").zrangebyscore_limit_withscores(
+            &keys.pending,
+            "-inf",
+            until_ms,
+            0,
+            isize::try_from(limit).unwrap_or(isize::MAX),
+        );
+        let (epoch, members): (Option<i64>, Vec<(String, f64)>) = self.pipeline(&pipeline).await?;
+        let epoch = epoch.unwrap_or(0);
+        members
+            .iter()
+            .map(|(member, since_ms)| {
+                parse_member(member, epoch, *since_ms).ok_or_else(|| unreadable("a pending place"))
+            })
+            .collect()
+    }
+
+    /// Keeps the keys of a closed round while something in them is not settled.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached.
+    pub async fn keep_round(&self, campaign: &CampaignId, round: RoundId, now_ms: i64) -> Result<(), RedisError> {
+        let keys = self.round_keys(campaign, round);
+        let mut pipeline = redis::pipe();
+        for key in [&keys.round, &keys.users, &keys.pending, &keys.free] {
+            pipeline.pexpire_at(key, expiry_ms(now_ms)).ignore();
+        }
+        self.pipeline(&pipeline).await
+    }
+
+    /// Drops the rounds of a deleted campaign. Its version stays for a while: it turns away whoever still knows the
+    /// campaign.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached; the keys expire in time, and an epoch is never used again.
+    pub async fn drop_campaign(&self, campaign: &CampaignId, rounds: &[RoundId]) -> Result<(), RedisError> {
+        let mut pipeline = redis::pipe();
+        let afterlife_ms = i64::try_from(AFTERLIFE.as_millis()).unwrap_or(i64::MAX);
+        pipeline.pexpire(self.version_key(campaign), afterlife_ms).ignore();
+        for round in rounds {
+            let keys = self.round_keys(campaign, *round);
+            pipeline.unlink(&[keys.round, keys.users, keys.pending, keys.free]).ignore();
+        }
+        self.pipeline(&pipeline).await
+    }
+
+    /// The versions that Redis shows for campaigns; 0 where it shows none.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached.
+    pub async fn versions(&self, campaigns: &[&CampaignId]) -> Result<Vec<i64>, RedisError> {
+        if campaigns.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        for campaign in campaigns {
+            pipeline.get(self.version_key(campaign));
+        }
+        let versions: Vec<Option<i64>> = self.pipeline(&pipeline).await?;
+        Ok(versions.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// Begins to rebuild a round beside its live keys.
+    #[must_use]
+    pub fn stage(&self, campaign: &CampaignId, round: RoundId, epoch: i64) -> Staging {
+        let keys = self.round_keys(campaign, round);
+        let stage = format!("{}:stage:{epoch}", keys.round);
+        Staging {
+            campaign: campaign.clone(),
+            round,
+            epoch,
+            users: format!("{stage}:users"),
+            free: format!("{stage}:free"),
+            next: 0,
+        }
+    }
+
+    /// Adds committed coupons, whose numbers must rise from call to call.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached.
+    pub async fn stage_coupons(
+        &self,
+        staging: &mut Staging,
+        coupons: &[(UserId, u64, CouponCode)],
+    ) -> Result<(), RedisError> {
+        let mut pipeline = redis::pipe();
+        for (user, number, code) in coupons {
+            for gap in staging.next + 1..*number {
+                pipeline.zadd(&staging.free, gap, gap).ignore();
+            }
+            staging.next = *number;
+            pipeline.hset(&staging.users, user.as_str(), code.as_str()).ignore();
+        }
+        pipeline.pexpire(&staging.users, STAGED_MS).ignore().pexpire(&staging.free, STAGED_MS).ignore();
+        self.pipeline(&pipeline).await
+    }
+
+    /// Puts a rebuilt round in place; false if Redis shows a later epoch by now.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached; it may be in place all the same.
+    pub async fn swap(&self, staging: Staging, version: i64, closes_ms: i64) -> Result<bool, RedisError> {
+        let keys = self.round_keys(&staging.campaign, staging.round);
+        self.invoke(
+            SWAP.key(keys.version)
+                .key(keys.round)
+                .key(keys.users)
+                .key(keys.pending)
+                .key(keys.free)
+                .key(staging.users)
+                .key(staging.free)
+                .arg(staging.epoch)
+                .arg(version)
+                .arg(staging.next)
+                .arg(expiry_ms(closes_ms)),
+        )
+        .await
+    }
+}
+
+/// Reads `CODE:NUMBER:USER`.
+fn parse_member(member: &str, epoch: i64, since_ms: f64) -> Option<Held> {
+    let mut parts = member.splitn(3, ':');
+    let code = CouponCode::parse(parts.next()?).ok()?;
+    let number = parts.next()?.parse().ok()?;
+    let user = UserId::parse(parts.next()?).ok()?;
+    // Scores are doubles; milliseconds since 1970 fit exactly.
+    #[expect(clippy::cast_possible_truncation, reason = "a score is a time in whole milliseconds")]
+    let since_ms = since_ms as i64;
+    Some(Held { user, code, number, epoch, since_ms })
+}
