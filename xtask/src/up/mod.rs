@@ -7,13 +7,15 @@ mod stack_file;
 mod supervisor;
 mod welcome;
 
+use std::fs;
 use std::process::ExitCode;
 use std::thread;
 
+use anyhow::Context;
 use clap::Args;
 
 use crate::build::{self, Profile};
-use crate::checkout::Checkout;
+use crate::checkout::{Checkout, remove_folder};
 use crate::console::step;
 use crate::setup;
 use local::Local;
@@ -53,6 +55,7 @@ pub(crate) struct Options {
 pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<ExitCode> {
     checkout.create_private()?;
     let lock = checkout.lock()?;
+    forget_last_run(checkout)?;
     let ports = Ports::of(options)?;
     ports.ensure_free()?;
     if options.fresh {
@@ -75,6 +78,16 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     drop(lock);
     outcome?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A run that was killed has left its file: a reader must not take it for ours. Logs tell of one run.
+fn forget_last_run(checkout: &Checkout) -> anyhow::Result<()> {
+    let stack_file = checkout.stack_file();
+    if stack_file.exists() {
+        fs::remove_file(&stack_file).with_context(|| format!("cannot remove {}", stack_file.display()))?;
+    }
+    remove_folder(&checkout.logs())?;
+    checkout.create_private()
 }
 
 fn default_workers() -> usize {

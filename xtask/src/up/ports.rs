@@ -101,7 +101,7 @@ impl Ports {
             ("backends (past the gateway)", self.backend_urls()),
             ("operations", self.ops_urls()),
         ] {
-            println!("  {what:<27}{}", urls.join(" "));
+            println!("  {what:<28}{}", urls.join(" "));
         }
     }
 

@@ -1,0 +1,75 @@
+//! The table at the end of a storm.
+
+use doorbuster_e2e::Stack;
+
+use super::crowd::{Percentiles, Summary};
+use super::ledger::Ledger;
+
+/// Everything that is known about a storm.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) summary: Summary,
+    pub(super) ledger: Ledger,
+    pub(super) traffic: Traffic,
+    /// How many coupons the promise allows and demands.
+    pub(super) expected: u64,
+}
+
+/// What passed the gateways.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Traffic {
+    /// Issue requests that the backends counted.
+    pub(super) backend: u64,
+    /// Requests of any kind that Envoy sent to the cluster `origin`.
+    pub(super) origin: u64,
+}
+
+impl Traffic {
+    pub(super) fn read(stack: &Stack, gateways: usize) -> anyhow::Result<Self> {
+        let origin = (0..gateways).map(|index| stack.admin(index).origin_requests()).sum::<anyhow::Result<u64>>()?;
+        Ok(Self { backend: stack.issue_requests()?, origin })
+    }
+}
+
+impl Verdict {
+    /// What differs from the promise; empty when it was kept.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        let mut complaints = self.ledger.complaints(self.expected);
+        let told = self.summary.outcomes.get("issued").copied().unwrap_or(0);
+        if told > self.ledger.issued {
+            complaints
+                .push(format!("{told} clients were told that they won, and {} coupons are issued", self.ledger.issued));
+        }
+        complaints
+    }
+
+    pub(super) fn print(&self) {
+        println!();
+        row("requests", self.summary.requests);
+        row("coupons issued (rows in PostgreSQL)", self.ledger.issued);
+        for (outcome, count) in &self.summary.outcomes {
+            row(&format!("answered {outcome}"), count);
+        }
+        row("issue requests that reached a backend", self.traffic.backend);
+        row("requests that Envoy sent to the origin", self.traffic.origin);
+        row("wins, ms (p50 / p95 / p99)", milliseconds(self.summary.wins_ms));
+        row("refusals, ms (p50 / p95 / p99)", milliseconds(self.summary.refusals_ms));
+        println!();
+        let complaints = self.complaints();
+        if complaints.is_empty() {
+            println!("The promise was kept: {} coupons, nobody twice, each number once.", self.expected);
+        }
+        for complaint in complaints {
+            println!("BROKEN: {complaint}");
+        }
+    }
+}
+
+fn row(what: &str, value: impl std::fmt::Display) {
+    println!("  {what:<40} {value:>24}");
+}
+
+fn milliseconds(percentiles: Percentiles) -> String {
+    let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
+    format!("{} / {} / {}", shown(percentiles.p50), shown(percentiles.p95), shown(percentiles.p99))
+}
