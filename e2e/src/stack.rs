@@ -115,19 +115,26 @@ impl Stack {
         http::send("POST", &url, &[("x-user-id", user)], None)
     }
 
-    /// Creates or replaces a campaign and waits until every gateway has heard of it.
+    /// Creates or replaces a campaign and waits until every backend and every gateway has heard of it.
     ///
     /// # Errors
-    /// When the backend does not accept it, or a gateway does not hear of it within 10 s.
+    /// When the backend does not accept it, or somebody does not hear of it within 10 s.
     pub fn announce(&self, id: &str, campaign: &Value) -> anyhow::Result<()> {
         self.operator().put_campaign(id, campaign)?;
-        let deadline = Instant::now() + Duration::from_secs(10);
+        for backend in &self.backends {
+            let count = format!("{}/v1/coupon/count?campaign={id}", backend.url());
+            wait_until(&backend.name, id, || Ok(http::get(&count)?.status == 200))?;
+        }
         for gateway in &self.gateways {
-            let count = format!("{}/v1/coupon/count?campaign={id}", gateway.url());
-            while http::get(&count)?.status != 200 {
-                ensure!(Instant::now() < deadline, "{} does not hear of the campaign {id}", gateway.name);
-                thread::sleep(Duration::from_millis(20));
-            }
+            // Without a user the gateway answers by itself, and only if it knows the campaign, with something else
+            // than `unknown_campaign`. Its workers learn one after the other: a few answers in a row tell of all.
+            let issue = format!("{}/v1/coupon/issue?campaign={id}", gateway.url());
+            let mut in_a_row = 0;
+            wait_until(&gateway.name, id, || {
+                let known = http::send("POST", &issue, &[], None)?.code() != "unknown_campaign";
+                in_a_row = if known { in_a_row + 1 } else { 0 };
+                Ok(in_a_row == 10)
+            })?;
         }
         Ok(())
     }
@@ -228,4 +235,13 @@ impl Drop for Stack {
             let _left_in_the_temporary_folder = fs::remove_dir_all(&self.home);
         }
     }
+}
+
+fn wait_until(who: &str, campaign: &str, mut heard: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !heard()? {
+        ensure!(Instant::now() < deadline, "{who} does not hear of the campaign {campaign}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }

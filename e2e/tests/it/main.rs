@@ -2,7 +2,11 @@
 // clippy.toml lets tests unwrap; the attribute tells clippy that helpers beside them are tests, too.
 
 #[cfg(test)]
+mod edge;
+#[cfg(test)]
 mod gateway_alone;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod issuing;
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub(crate) struct Options {
     /// Requests a second, whatever the answers (an open model)
     #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
-    /// Share of requests by users who have asked before, 0 to 1
+    /// Share of requests by users who have asked before, 0 to below 1
     #[arg(long, default_value_t = 0.2, value_name = "SHARE", value_parser = share)]
     repeat_share: f64,
     /// How many gateways
@@ -54,7 +54,7 @@ pub(crate) struct Options {
 
 fn share(text: &str) -> Result<f64, String> {
     let share: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("not between 0 and 1".to_owned()) }
+    if (0.0..1.0).contains(&share) { Ok(share) } else { Err("not from 0 to below 1".to_owned()) }
 }
 
 /// Starts a private stack, lets the crowd loose, and judges.
@@ -88,8 +88,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
         step("interrupted");
         return Ok(ExitCode::FAILURE);
     }
-    // Everybody asks at least once, so nothing but the quota and the crowd's size limits the coupons.
-    let expected = options.quota.min(options.users);
+    let expected = options.quota.min(summary.users);
     let ledger = Ledger::read(&stack, CAMPAIGN, expected)?;
     let traffic = Traffic::read(&stack, options.gateways.into())?;
     let verdict = Verdict { summary, ledger, traffic, expected };

@@ -40,12 +40,18 @@ impl Verdict {
             complaints
                 .push(format!("{told} clients were told that they won, and {} coupons are issued", self.ledger.issued));
         }
+        if self.summary.unexpected > 0 {
+            let count = self.summary.unexpected;
+            complaints
+                .push(format!("{count} answers were none that the contract knows: see .doorbuster/logs/storm-k6.log"));
+        }
         complaints
     }
 
     pub(super) fn print(&self) {
         println!();
         row("requests", self.summary.requests);
+        row("users who asked", self.summary.users);
         row("coupons issued (rows in PostgreSQL)", self.ledger.issued);
         for (outcome, count) in &self.summary.outcomes {
             row(&format!("answered {outcome}"), count);

@@ -1,0 +1,169 @@
+//! The edge and the backend together: who refuses, when the edge hears of a change, and what it does without a backend.
+
+use std::time::Duration;
+
+use doorbuster_e2e::Stack;
+use doorbuster_e2e::http::{self, Reply};
+use doorbuster_e2e::operator::{open_all_day, scheduled};
+use serde_json::json;
+
+use crate::support::eventually;
+
+/// Every gateway and backend acts by a change within a second; a noisy machine is given some more.
+const HEARD: Duration = Duration::from_secs(5);
+
+fn ask(url: &str, user: &str) -> Reply {
+    http::send("POST", &format!("{url}/v1/coupon/issue?campaign=spring"), &[("x-user-id", user)], None).unwrap()
+}
+
+fn eventually_hears(stack: &Stack, gateway: usize, user: &str, status: u16, code: &str) {
+    let url = stack.url(gateway);
+    eventually(HEARD, code, || {
+        let reply = ask(&url, user);
+        (reply.status, reply.code().as_str()) == (status, code)
+    });
+}
+
+#[test]
+fn sold_out_is_said_by_every_gateway_and_nothing_reaches_the_origin() {
+    let stack = Stack::builder().gateways(2).start().unwrap();
+    stack.announce("spring", &open_all_day(1)).unwrap();
+    assert_eq!(ask(&stack.url(0), "alice").status, 201);
+    for gateway in [0, 1] {
+        eventually_hears(&stack, gateway, "bob", 409, "sold_out");
+    }
+    let before = stack.issue_requests().unwrap();
+    for n in 0..200 {
+        let reply = ask(&stack.url(n % 2), &format!("user-{n}"));
+        assert_eq!((reply.status, reply.code().as_str()), (409, "sold_out"), "{}", reply.body);
+        assert_eq!(reply.header("cache-control"), Some("public, max-age=1"));
+        assert!(reply.header("retry-after").is_some());
+    }
+    assert_eq!(stack.issue_requests().unwrap(), before);
+    let counted = stack.admin(0).sum(r"wasmcustom\.doorbuster\.decisions_total\.sold_out\.spring").unwrap();
+    assert!(counted > 0);
+}
+
+#[test]
+fn both_tiers_give_one_body_for_one_refusal() {
+    let stack = Stack::builder().start().unwrap();
+    let day = |first: &str, last: &str| json!({"timezone": "Asia/Seoul", "first_day": first, "last_day": last, "opens": "13:00", "closes": "15:00"});
+    stack.announce("spring", &open_all_day(1)).unwrap();
+    stack.announce("past", &scheduled(5, &day("2020-05-01", "2020-05-02"))).unwrap();
+    stack.announce("future", &scheduled(5, &day("2090-05-01", "2090-05-02"))).unwrap();
+    stack.announce("halted", &open_all_day(5)).unwrap();
+    stack.operator().pause("halted").unwrap();
+    stack.announce("empty", &open_all_day(0)).unwrap();
+    assert_eq!(ask(&stack.url(0), "alice").status, 201);
+    let answers = |origin: &str, query: &str, headers: &[(&str, &str)]| {
+        let reply = http::send("POST", &format!("{origin}/v1/coupon/issue{query}"), headers, None).unwrap();
+        let told = ["content-type", "cache-control"].map(|name| reply.header(name).map(str::to_owned));
+        let mut body = reply.json();
+        // Counted from the moment of the answer.
+        if body["code"] == "sold_out" {
+            body["retry_after_ms"].take();
+        }
+        (reply.status, told, body, reply.header("content-length").is_some())
+    };
+    let alice = [("x-user-id", "alice")];
+    for (query, headers) in [
+        ("", alice.as_slice()),
+        ("?campaign=UPPER", &alice),
+        ("?campaign=unknown", &alice),
+        ("?campaign=past", &alice),
+        ("?campaign=future", &alice),
+        ("?campaign=halted", &alice),
+        ("?campaign=halted", &[]),
+        ("?campaign=empty", &alice),
+        ("?campaign=spring", &alice),
+        ("?campaign=empty", &[]),
+    ] {
+        eventually(HEARD, &format!("one answer to {query}"), || {
+            let (edge, backend) = (answers(&stack.url(0), query, headers), answers(&stack.backend(0), query, headers));
+            if edge != backend {
+                eprintln!("{edge:?}\n{backend:?}");
+            }
+            edge == backend
+        });
+    }
+}
+
+#[test]
+fn a_change_is_heard_by_every_gateway() {
+    let stack = Stack::builder().gateways(2).backends(2).start().unwrap();
+    stack.announce("spring", &open_all_day(1)).unwrap();
+    assert_eq!(ask(&stack.url(0), "alice").status, 201);
+    eventually_hears(&stack, 1, "bob", 409, "sold_out");
+
+    stack.operator().put_campaign("spring", &open_all_day(2)).unwrap();
+    eventually_hears(&stack, 1, "bob", 201, "");
+    eventually_hears(&stack, 0, "carol", 409, "sold_out");
+
+    stack.operator().pause("spring").unwrap();
+    eventually_hears(&stack, 0, "carol", 403, "paused");
+    eventually_hears(&stack, 1, "carol", 403, "paused");
+    stack.operator().resume("spring").unwrap();
+    eventually_hears(&stack, 0, "carol", 409, "sold_out");
+
+    stack.operator().put_campaign("autumn", &open_all_day(1)).unwrap();
+    for gateway in [0, 1] {
+        let url = format!("{}/v1/coupon/issue?campaign=autumn", stack.url(gateway));
+        eventually(HEARD, "a new campaign", || {
+            http::send("POST", &url, &[("x-user-id", &format!("dave-{gateway}"))], None).unwrap().code()
+                != "unknown_campaign"
+        });
+    }
+}
+
+#[test]
+fn without_its_backend_a_gateway_keeps_its_latches_and_its_schedule() {
+    let mut stack = Stack::builder().start().unwrap();
+    stack.announce("spring", &open_all_day(1)).unwrap();
+    let schedule = json!({"timezone": "UTC", "first_day": "2090-05-01", "last_day": "2090-05-02", "opens": "13:00", "closes": "15:00"});
+    stack.announce("future", &scheduled(5, &schedule)).unwrap();
+    assert_eq!(ask(&stack.url(0), "alice").status, 201);
+    eventually_hears(&stack, 0, "bob", 409, "sold_out");
+    stack.kill("backend-1").unwrap();
+    for _ in 0..50 {
+        assert_eq!(ask(&stack.url(0), "bob").code(), "sold_out");
+        assert_eq!(stack.issue("future", "bob").unwrap().code(), "not_started");
+    }
+    stack.restart("backend-1").unwrap();
+    stack.operator().put_campaign("spring", &open_all_day(2)).unwrap();
+    eventually_hears(&stack, 0, "bob", 201, "");
+}
+
+#[test]
+fn an_origin_that_is_away_is_unavailable_and_costs_no_coupon() {
+    let mut stack = Stack::builder().start().unwrap();
+    stack.announce("spring", &open_all_day(3)).unwrap();
+    stack.kill("backend-1").unwrap();
+    let mut codes = std::collections::BTreeSet::new();
+    for n in 0..20 {
+        let reply = ask(&stack.url(0), &format!("user-{n}"));
+        assert_eq!(reply.status, 503, "{}", reply.body);
+        assert!(reply.header("retry-after").is_some());
+        codes.insert(reply.code());
+    }
+    assert!(
+        codes.contains("unavailable") && codes.iter().all(|code| code == "unavailable" || code == "busy"),
+        "{codes:?}"
+    );
+    stack.restart("backend-1").unwrap();
+    for user in ["alice", "bob", "carol"] {
+        eventually_hears(&stack, 0, user, 201, "");
+    }
+    eventually_hears(&stack, 0, "dave", 409, "sold_out");
+}
+
+#[test]
+fn a_restarted_gateway_finds_out_that_the_round_is_sold_out() {
+    let mut stack = Stack::builder().start().unwrap();
+    stack.announce("spring", &open_all_day(1)).unwrap();
+    assert_eq!(ask(&stack.url(0), "alice").status, 201);
+    stack.kill("gateway-1").unwrap();
+    stack.restart("gateway-1").unwrap();
+    // Warming, it may say busy; it never gives out a second coupon.
+    eventually_hears(&stack, 0, "bob", 409, "sold_out");
+    assert_eq!(stack.sql("SELECT count(*) FROM issued_coupons").unwrap(), [["1"]]);
+}
