@@ -67,8 +67,7 @@ fn both_tiers_give_one_body_for_one_refusal() {
     };
     let alice = [("x-user-id", "alice")];
     for (query, headers) in [
-        ("", alice.as_slice()),
-        ("?campaign=UPPER", &alice),
+        ("?campaign=UPPER", alice.as_slice()),
         ("?campaign=unknown", &alice),
         ("?campaign=past", &alice),
         ("?campaign=future", &alice),
@@ -78,13 +77,17 @@ fn both_tiers_give_one_body_for_one_refusal() {
         ("?campaign=spring", &alice),
         ("?campaign=empty", &[]),
     ] {
-        eventually(HEARD, &format!("one answer to {query}"), || {
-            let (edge, backend) = (answers(&stack.url(0), query, headers), answers(&stack.backend(0), query, headers));
-            if edge != backend {
-                eprintln!("{edge:?}\n{backend:?}");
+        let both = || (answers(&stack.url(0), query, headers), answers(&stack.backend(0), query, headers));
+        // Only sold out takes the edge a moment to hear of, and a wait may be counted from two different seconds.
+        let (mut edge, mut backend) = both();
+        for _ in 0..100 {
+            if edge == backend {
+                break;
             }
-            edge == backend
-        });
+            std::thread::sleep(Duration::from_millis(20));
+            (edge, backend) = both();
+        }
+        assert_eq!(edge, backend, "{query}");
     }
 }
 

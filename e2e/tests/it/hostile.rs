@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use doorbuster_e2e::Stack;
 use doorbuster_e2e::operator::open_all_day;
+use serde_json::json;
 
 /// Status and problem code (empty for Envoy's own answers) of raw bytes on a connection of their own.
 fn exchange(stack: &Stack, request: &[u8]) -> (u16, String, String) {
@@ -46,7 +47,7 @@ const WINNER: &[u8] = b"x-user-id: winner\r\n";
 
 /// The user has a coupon, so whatever means an issue request hears `already_issued`.
 fn stack_with_a_winner() -> Stack {
-    let stack = Stack::builder().start().unwrap();
+    let stack = Stack::builder().plugin(json!({"default_campaign": null})).start().unwrap();
     stack.announce("spring", &open_all_day(5)).unwrap();
     assert_eq!(stack.issue("spring", "winner").unwrap().status, 201);
     stack
