@@ -21,9 +21,20 @@ use crate::setup;
 /// What to test.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Handed to `cargo test --workspace`, such as a part of a test's name, `--package doorbuster-domain` or `-- --nocapture`
+    /// Handed to `cargo test`, such as a part of a test's name, `--package doorbuster-domain` or `-- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
+}
+
+impl Options {
+    /// Unless the arguments choose packages themselves.
+    fn whole_workspace(&self) -> bool {
+        !self
+            .arguments
+            .iter()
+            .take_while(|word| *word != "--")
+            .any(|word| word.starts_with("-p") || word.starts_with("--package"))
+    }
 }
 
 /// Builds, starts the servers that tests share, and runs cargo's own test command.
@@ -45,7 +56,8 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     step("testing");
     let status = Command::new("cargo")
         .current_dir(checkout.root())
-        .args(["test", "--workspace"])
+        .arg("test")
+        .args(options.whole_workspace().then_some("--workspace"))
         .args(&options.arguments)
         .envs(programs.variables())
         .env("DOORBUSTER_TEST_REDIS_URL", &shared.redis_url)
