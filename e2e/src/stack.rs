@@ -229,10 +229,14 @@ impl Drop for Stack {
         while let Some(server) = self.servers.pop() {
             drop(server);
         }
-        if thread::panicking() {
+        let removed = if thread::panicking() {
             eprintln!("the servers' logs are in {}", self.home.join("logs").display());
+            vec![self.home.join("postgres"), self.home.join("redis")]
         } else {
-            let _left_in_the_temporary_folder = fs::remove_dir_all(&self.home);
+            vec![self.home.clone()]
+        };
+        for folder in removed {
+            let _left_in_the_temporary_folder = fs::remove_dir_all(folder);
         }
     }
 }

@@ -60,6 +60,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
         .args(options.whole_workspace().then_some("--workspace"))
         .args(&options.arguments)
         .envs(programs.variables())
+        .env("TMPDIR", shared.stacks()?)
         .env("DOORBUSTER_TEST_REDIS_URL", &shared.redis_url)
         .env("DOORBUSTER_TEST_DATABASE_URL", &shared.database_url)
         .status()
@@ -92,12 +93,27 @@ impl Shared {
         shared.running.push(Running::start(Box::new(postgres), &shared.home)?);
         Ok(shared)
     }
+
+    /// Where tests put the files of their own stacks. What failed tests leave there outlasts the run.
+    fn stacks(&self) -> anyhow::Result<PathBuf> {
+        let folder = self.home.join("stacks");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(folder)
+    }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         self.running.clear();
-        if let Err(error) = remove_folder(&self.home) {
+        let kept = self.home.join("stacks");
+        let nothing_kept = fs::remove_dir(&kept).is_ok();
+        let removed = if nothing_kept {
+            remove_folder(&self.home)
+        } else {
+            println!("==> logs of failed tests are below {}", kept.display());
+            remove_folder(&self.home.join("redis")).and_then(|()| remove_folder(&self.home.join("postgres")))
+        };
+        if let Err(error) = removed {
             eprintln!("{error:#}");
         }
     }
