@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -93,7 +92,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
     let places = Arc::new(Semaphore::new(config.max_in_flight));
     let app = Arc::new(App { config, catalog, changes, issuance, redis, postgres: postgres.clone(), metrics, places });
     tracing::info!(public = %listeners.public.local_addr()?, ops = %listeners.ops.local_addr()?, "serving");
-    let served = serve(&app, listeners, &stop).await;
+    let served = serve(&app, listeners, stop).await;
 
     // No request is left, so no reservation is made any more; those made are committed and settled.
     tasks.close();
@@ -103,22 +102,17 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
     served
 }
 
-async fn serve(app: &Arc<App>, listeners: Listeners, stop: &CancellationToken) -> anyhow::Result<()> {
-    let server = |listener, router: Router| {
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future()
-    };
-    let both = async {
-        tokio::try_join!(
-            server(listeners.public, http::public_router(Arc::clone(app))),
-            server(listeners.ops, http::ops_router(Arc::clone(app))),
-        )
-    };
+async fn serve(app: &Arc<App>, listeners: Listeners, stop: CancellationToken) -> anyhow::Result<()> {
+    let public = axum::serve(listeners.public, http::public_router(Arc::clone(app)));
+    let ops = axum::serve(listeners.ops, http::ops_router(Arc::clone(app)));
+    let public = public.with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
+    let ops = ops.with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(STOP_DEADLINE).await;
     };
     tokio::select! {
-        served = both => served.map(|_| ()).context("a listener broke"),
+        served = futures_util::future::try_join(public, ops) => served.map(|_| ()).context("a listener broke"),
         () = overdue => Ok(()),
     }
 }

@@ -104,7 +104,7 @@ impl Postgres {
         let mut connection = self.pool.acquire().await?;
         // Waiting for another's migration, and migrating, may take longer than any request's statement.
         sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
-        let outcome = MIGRATIONS.run(&mut *connection).await;
+        let outcome = MIGRATIONS.run_direct(None, &mut *connection, false).await;
         connection.close().await?;
         outcome
     }

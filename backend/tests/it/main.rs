@@ -1,0 +1,23 @@
+//! Tests against a real Redis and a real PostgreSQL. Each has its own database and key prefix, and drops both.
+
+// `cfg(test)` also tells clippy that helpers may unwrap.
+#[cfg(test)]
+mod changes;
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod conflicts;
+#[cfg(test)]
+mod issue;
+#[cfg(test)]
+mod operator;
+#[cfg(test)]
+mod process;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
+mod scripts;
+#[cfg(test)]
+mod sync;
+#[cfg(test)]
+mod world;
