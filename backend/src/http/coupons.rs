@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{RawPathParams, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use doorbuster_domain::code::CouponCode;
@@ -13,6 +13,7 @@ use doorbuster_domain::schedule::FieldError;
 use serde_json::json;
 
 use super::error::Error;
+use super::path::PathParameters;
 use super::reply::CouponBody;
 use super::{App, query, reply};
 use crate::store::postgres::Cursor;
@@ -92,11 +93,11 @@ fn parse_cursor(text: &str) -> Option<Cursor> {
 
 pub(super) async fn one(
     State(app): State<Arc<App>>,
-    path: RawPathParams,
+    path: PathParameters,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let user = user(&headers)?;
-    let code = path.iter().next().and_then(|(_, text)| CouponCode::parse(text).ok()).ok_or(Refusal::InvalidCode)?;
+    let code = CouponCode::parse(path.get("code")).map_err(|_| Refusal::InvalidCode)?;
     // Redis first: what it does not hold as pending any more PostgreSQL has by now, or nobody has.
     let held = app.redis.holds(&user, code).await;
     if matches!(held, Ok(true)) {

@@ -8,6 +8,7 @@ mod error;
 mod internal;
 mod machine;
 mod operator;
+mod path;
 mod query;
 mod reply;
 

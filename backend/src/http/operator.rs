@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, RawPathParams, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::error::Error;
+use super::path::PathParameters;
 use super::{App, auth, reply};
 use crate::campaign::{Campaign, Spec};
 use crate::changes::{Expected, Put};
@@ -59,13 +60,9 @@ fn with_etag(status: StatusCode, campaign: &Campaign) -> Response {
     response
 }
 
-fn parameter<'a>(path: &'a RawPathParams, name: &str) -> &'a str {
-    path.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
-}
-
 /// No campaign has a malformed id.
-fn existing(path: &RawPathParams) -> Result<CampaignId, Refusal> {
-    CampaignId::parse(parameter(path, "id")).map_err(|_| Refusal::UnknownCampaign)
+fn existing(path: &PathParameters) -> Result<CampaignId, Refusal> {
+    CampaignId::parse(path.get("id")).map_err(|_| Refusal::UnknownCampaign)
 }
 
 /// A list of entity tags, or `*`. Weak tags match nothing, and neither do texts that are no version.
@@ -93,20 +90,20 @@ async fn all(State(app): State<Arc<App>>) -> Result<Response, Error> {
     Ok(reply::json(StatusCode::OK, &json!({"campaigns": campaigns})))
 }
 
-async fn one(State(app): State<Arc<App>>, path: RawPathParams) -> Result<Response, Error> {
+async fn one(State(app): State<Arc<App>>, path: PathParameters) -> Result<Response, Error> {
     let campaign = app.postgres.campaign(&existing(&path)?).await?.ok_or(Refusal::UnknownCampaign)?;
     Ok(with_etag(StatusCode::OK, &campaign))
 }
 
 async fn put(
     State(app): State<Arc<App>>,
-    path: RawPathParams,
+    path: PathParameters,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Error> {
     let body = body.map_err(|_| Refusal::BodyTooLarge)?;
     let value = serde_json::from_slice(&body).map_err(|_| Refusal::MalformedInput)?;
-    let id = CampaignId::parse(parameter(&path, "id")).map_err(|rule| vec![FieldError::new("id", rule.to_string())]);
+    let id = CampaignId::parse(path.get("id")).map_err(|rule| vec![FieldError::new("id", rule.to_string())]);
     let (id, (spec, schedule)) = match (id, Spec::from_json(&value)) {
         (Ok(id), Ok(read)) => (id, read),
         (id, read) => {
@@ -120,28 +117,28 @@ async fn put(
     Ok(with_etag(status, &campaign))
 }
 
-async fn delete(State(app): State<Arc<App>>, path: RawPathParams, headers: HeaderMap) -> Result<Response, Error> {
+async fn delete(State(app): State<Arc<App>>, path: PathParameters, headers: HeaderMap) -> Result<Response, Error> {
     let id = existing(&path)?;
     app.changes.delete(&id, &expected(&headers)).await?;
     tracing::info!(campaign = %id, "an operator deleted a campaign");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn pause(State(app): State<Arc<App>>, path: RawPathParams, headers: HeaderMap) -> Result<Response, Error> {
+async fn pause(State(app): State<Arc<App>>, path: PathParameters, headers: HeaderMap) -> Result<Response, Error> {
     let campaign = app.changes.set_paused(&existing(&path)?, true, &expected(&headers)).await?;
     tracing::info!(campaign = %campaign.id, version = campaign.version, "an operator paused a campaign");
     Ok(with_etag(StatusCode::OK, &campaign))
 }
 
-async fn resume(State(app): State<Arc<App>>, path: RawPathParams, headers: HeaderMap) -> Result<Response, Error> {
+async fn resume(State(app): State<Arc<App>>, path: PathParameters, headers: HeaderMap) -> Result<Response, Error> {
     let campaign = app.changes.set_paused(&existing(&path)?, false, &expected(&headers)).await?;
     tracing::info!(campaign = %campaign.id, version = campaign.version, "an operator resumed a campaign");
     Ok(with_etag(StatusCode::OK, &campaign))
 }
 
-async fn round(State(app): State<Arc<App>>, path: RawPathParams) -> Result<Response, Error> {
+async fn round(State(app): State<Arc<App>>, path: PathParameters) -> Result<Response, Error> {
     let campaign = app.postgres.campaign(&existing(&path)?).await?.ok_or(Refusal::UnknownCampaign)?;
-    let name: Option<RoundId> = parameter(&path, "round").parse().ok();
+    let name: Option<RoundId> = path.get("round").parse().ok();
     let round = name.and_then(|name| campaign.schedule.round(name)).ok_or(Refusal::NotFound)?;
     let issued = app.postgres.issued(&campaign.id, round.id).await?;
     let counts = app.redis.counts(&[(&campaign.id, round.id)]).await?;

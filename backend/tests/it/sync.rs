@@ -1,1 +1,79 @@
-//! .
+//! The gateways' sync.
+
+use doorbuster_domain::wire::{SYNC_PATH, SyncResponse};
+use serde_json::{Value, json};
+
+use crate::world::{EDGE_TOKEN, Reply, World, campaign, in_world};
+
+async fn sync_raw(world: &World, at: usize, body: String) -> Reply {
+    let url = format!("{}{SYNC_PATH}", world.backends[at].ops);
+    Reply::of(world.http.post(url).bearer_auth(EDGE_TOKEN).body(body).send().await.unwrap()).await
+}
+
+async fn sync(world: &World, at: usize, gateway: &str, max_campaigns: u32) -> SyncResponse {
+    let reply = sync_raw(world, at, json!({"gateway": gateway, "max_campaigns": max_campaigns}).to_string()).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    serde_json::from_value(reply.body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_tells_the_clock_the_gateways_and_the_campaigns() {
+    in_world(async |world| {
+        let at = world.start().await;
+        let other = world.start().await;
+        world.put(at, "a-later", &campaign(world.daily("00:00", "24:00", 2, 4).await, json!(7))).await;
+        world.put(at, "b-ended", &campaign(world.daily("00:00", "24:00", -4, -2).await, json!(7))).await;
+        world.put(at, "spring", &world.open(5).await).await;
+        world.issue(at, "spring", "ann").await;
+        crate::recovery::reserve_and_die(world, &world.redis(), "bob").await;
+
+        let told = sync(world, at, "gateway-1", 100).await;
+        let now_ms = world.now().await.timestamp_millis();
+        assert!((told.now_ms - now_ms).abs() < 2_000 && told.uncertainty_ms < 250, "{told:?}");
+        assert!(told.complete);
+        let ids: Vec<_> = told.campaigns.iter().map(|campaign| campaign.id.as_str()).collect();
+        assert_eq!(ids, ["spring", "a-later", "b-ended"], "nearest round first");
+        let spring = &told.campaigns[0];
+        assert_eq!((spring.issued, spring.reserved, spring.quota), (1, 2, Some(5)));
+        assert_eq!(spring.round, Some(world.today().await));
+        assert!(spring.version > 0 && !spring.paused && !spring.timetable.more);
+        assert_eq!(told.campaigns[2].round, None);
+
+        assert_eq!(told.gateways, 1);
+        // Another gateway that asks another backend is counted too.
+        assert_eq!(sync(world, other, "gateway-2", 100).await.gateways, 2);
+        let short = sync(world, at, "gateway-1", 1).await;
+        assert_eq!((short.gateways, short.complete, short.campaigns.len()), (2, false, 1));
+        crate::world::eventually("the silent gateway's end", async || {
+            (sync(world, at, "gateway-1", 1).await.gateways == 1).then_some(())
+        })
+        .await;
+
+        // Issued counts never fall, also when Redis knows nothing.
+        world.forget_redis().await;
+        let told = sync(world, at, "gateway-1", 1).await;
+        assert!(told.campaigns[0].issued >= 1, "{told:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_makes_no_sense_is_refused() {
+    in_world(async |world| {
+        let at = world.start().await;
+        for (body, status) in [
+            (String::new(), 400),
+            ("{".to_owned(), 400),
+            (json!([]).to_string(), 422),
+            (json!({"gateway": "g"}).to_string(), 422),
+            (json!({"gateway": "", "max_campaigns": 1}).to_string(), 422),
+            (json!({"gateway": "G!", "max_campaigns": 1}).to_string(), 422),
+            (json!({"gateway": "g".repeat(65), "max_campaigns": 1}).to_string(), 422),
+            (json!({"gateway": "g", "max_campaigns": -1}).to_string(), 422),
+            (json!({"gateway": "g", "max_campaigns": 1, "newer": Value::Null}).to_string(), 200),
+        ] {
+            assert_eq!(sync_raw(world, at, body.clone()).await.status, status, "{body}");
+        }
+    })
+    .await;
+}
