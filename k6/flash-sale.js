@@ -32,6 +32,9 @@
 //     "refusals_ms": {"p50": 0.8, "p95": 2.9, "p99": 6.2}
 //   }
 //
+// `issued` may exceed the quota by a few: who asks again while the first request is being committed hears of the same
+// coupon. How many there are, the database knows.
+//
 // It exits 99 if an answer was not as the contract has it. Slow answers are no failure here: how fast is fast enough
 // depends on the machine, and is judged by whoever reads the summary.
 
