@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use doorbuster_domain::id::CampaignId;
 
+use crate::store::postgres::Postgres;
+use crate::store::redis::Redis;
+
 /// Before each key's name, in capitals, in the environment.
 const ENV_PREFIX: &str = "DOORBUSTER_";
 
@@ -121,8 +124,8 @@ impl Config {
         let config = Self {
             public_addr: keys.address("public_addr", "127.0.0.1:8000")?,
             ops_addr: keys.address("ops_addr", "127.0.0.1:8001")?,
-            database_url: keys.url("database_url", &["postgres://", "postgresql://"])?,
-            redis_url: keys.url("redis_url", &["redis://", "redis+unix://", "unix://"])?,
+            database_url: keys.url("database_url", "postgres://127.0.0.1:5432/doorbuster", Postgres::is_url)?,
+            redis_url: keys.url("redis_url", "redis://127.0.0.1:6379", Redis::is_url)?,
             redis_prefix: keys.prefix("redis_prefix", "doorbuster")?,
             admin_token: keys.token("admin_token")?,
             edge_token: keys.token("edge_token")?,
@@ -222,13 +225,13 @@ impl Keys {
     }
 
     /// The value is not shown: it may hold a password.
-    fn url(&mut self, field: &str, schemes: &[&str]) -> Result<Secret, ConfigError> {
-        let example = format!("{}127.0.0.1", schemes.first().copied().unwrap_or_default());
-        let text = self.required(field, &example)?;
-        if !schemes.iter().any(|scheme| text.starts_with(scheme)) {
-            return Err(ConfigError::new(field, format!("does not begin with {}", schemes.join(" or "))));
+    fn url(&mut self, field: &str, example: &str, is_url: fn(&str) -> bool) -> Result<Secret, ConfigError> {
+        let text = self.required(field, example)?;
+        if is_url(&text) {
+            Ok(Secret(text))
+        } else {
+            Err(ConfigError::new(field, format!("is no URL such as {example}")))
         }
-        Ok(Secret(text))
     }
 
     fn token(&mut self, field: &str) -> Result<Secret, ConfigError> {
@@ -348,8 +351,15 @@ mod tests {
         }
         let short = parse("", &[("DOORBUSTER_ADMIN_TOKEN", "hunter2")]).unwrap_err();
         assert!(short.contains("admin_token") && !short.contains("hunter2"), "{short}");
-        let url = parse("", &[("DOORBUSTER_DATABASE_URL", "mysql://u:hunter2@h")]).unwrap_err();
-        assert!(url.contains("database_url") && !url.contains("hunter2"), "{url}");
+        for (name, value) in [
+            ("database_url", "mysql://u:hunter2@h"),
+            ("database_url", "postgres://u:hunter2@h:port/d"),
+            ("redis_url", "rediss://u:hunter2@h"),
+            ("redis_url", "redis://u:hunter2@h:port"),
+        ] {
+            let error = parse("", &[(&format!("DOORBUSTER_{}", name.to_uppercase()), value)]).unwrap_err();
+            assert!(error.contains(name) && !error.contains("hunter2"), "{error}");
+        }
         assert!(!format!("{:?}", parse("", &[]).unwrap()).contains("0123456789abcdef"));
     }
 }

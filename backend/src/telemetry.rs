@@ -53,8 +53,7 @@ pub struct Metrics {
     pub hydrations: Counter,
     /// Abandoned reservations that the sweeper took up.
     pub swept: Counter,
-    /// Requests being served on the public listener.
-    pub in_flight: Gauge,
+    in_flight: Gauge,
 }
 
 impl Default for Metrics {
@@ -104,9 +103,10 @@ impl Metrics {
         self.commit_seconds.observe(took.as_secs_f64());
     }
 
-    /// All of it, for a scraper.
+    /// All of it, for a scraper. `in_flight`: requests being served on the public listener.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn render(&self, in_flight: usize) -> String {
+        self.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         let mut text = String::new();
         // Writing into a String does not fail.
         let _ = encode(&mut text, &self.registry);

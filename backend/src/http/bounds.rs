@@ -33,8 +33,5 @@ pub(super) async fn bounded(State(app): State<Arc<App>>, request: Request, next:
         .map_err(|_| unavailable())?
         .map_err(|_| Refusal::BodyTooLarge)?;
     let _place = app.places.try_acquire().map_err(|_| unavailable())?;
-    app.metrics.in_flight.inc();
-    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    app.metrics.in_flight.dec();
-    Ok(response)
+    Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
 }

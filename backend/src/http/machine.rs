@@ -40,5 +40,6 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], app.metrics.render()).into_response()
+    let in_flight = app.config.max_in_flight.saturating_sub(app.places.available_permits());
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], app.metrics.render(in_flight)).into_response()
 }

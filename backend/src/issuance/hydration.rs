@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::RoundKey;
 use crate::store::postgres::{DatabaseError, Postgres};
-use crate::store::redis::{Redis, RedisError};
+use crate::store::redis::{Redis, RedisError, Swap};
 use crate::telemetry::Metrics;
 
 /// Coupons read and staged at a time: each page is well within one call's deadline.
@@ -100,9 +100,9 @@ impl Hydrations {
         let swapped = self.redis.swap(staging, opened.version, opened.closes_ms).await?;
         self.metrics.hydrations.inc();
         tracing::info!(
-            campaign = %key.campaign, round = %key.round, epoch = opened.epoch, highest = above, swapped,
+            campaign = %key.campaign, round = %key.round, epoch = opened.epoch, highest = above, ?swapped,
             "hydrated a round"
         );
-        Ok(Hydrated::Done)
+        Ok(if swapped == Swap::Lost { Hydrated::Failed } else { Hydrated::Done })
     }
 }

@@ -8,6 +8,7 @@ use doorbuster_domain::schedule::Phase;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::lanes::Committed;
 use super::request::reservation;
 use super::{Issuance, RoundKey};
 use crate::campaign::Campaign;
@@ -143,6 +144,9 @@ impl Issuance {
             abandoned.into_iter().map(|held| (self.lanes.submit(key, reservation(campaign, &held)), held)).collect();
         for (answer, held) in submitted {
             let Ok(committed) = answer.await else { continue };
+            if committed == Committed::Unknown {
+                continue;
+            }
             self.metrics.swept.inc();
             tracing::info!(
                 campaign = %key.campaign, round = %key.round, number = held.number, outcome = committed.name(),

@@ -1,6 +1,6 @@
 //! The Lua scripts, called as functions.
 
-use doorbuster_backend::store::redis::{Ask, Decision, Held, Redis, Verdict};
+use doorbuster_backend::store::redis::{Ask, Decision, Held, Redis, Swap, Verdict};
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
 
@@ -35,8 +35,18 @@ impl Round {
     }
 
     async fn fill(&self, epoch: i64, coupons: &[(UserId, u64, CouponCode)]) -> bool {
+        self.try_fill(epoch, coupons, async || {}).await == Swap::Swapped
+    }
+
+    async fn try_fill(
+        &self,
+        epoch: i64,
+        coupons: &[(UserId, u64, CouponCode)],
+        before_swap: impl AsyncFnOnce(),
+    ) -> Swap {
         let mut staging = self.redis.stage(&self.campaign, self.round, epoch);
         self.redis.stage_coupons(&mut staging, coupons).await.unwrap();
+        before_swap().await;
         self.redis.swap(staging, 5, self.now_ms + HOUR_MS).await.unwrap()
     }
 
@@ -209,6 +219,20 @@ async fn filling_merges_what_is_pending() {
             numbers.push(round.reserve(&format!("user-{n}"), n).await.number);
         }
         assert_eq!(numbers, [1, 3, 7, 8]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_round_that_redis_lost_in_the_filling_is_not_put_in_place() {
+    in_world(async |world| {
+        let round = Round::new(world).await;
+        for coupons in [[(user("ann"), 1, code(1))], [(user("ann"), 2, code(1))]] {
+            assert_eq!(round.try_fill(1, &coupons, async || world.forget_redis().await).await, Swap::Lost);
+            assert_eq!(round.issue("ann", 2).await, Verdict::Cold);
+        }
+        assert_eq!(round.try_fill(1, &[], async || world.forget_redis().await).await, Swap::Swapped);
+        assert_eq!(round.try_fill(1, &[], async || {}).await, Swap::Older);
     })
     .await;
 }

@@ -67,6 +67,13 @@ pub struct Postgres {
 }
 
 impl Postgres {
+    /// Whether a text is the address of a PostgreSQL database.
+    #[must_use]
+    pub fn is_url(text: &str) -> bool {
+        let known = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+        known && text.parse::<PgConnectOptions>().is_ok()
+    }
+
     /// Prepares connections, which are made when needed.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use redis::{Client, Cmd, FromRedisValue, Pipeline, ScriptInvocation};
 
 pub use clock::{Clock, Reading};
 pub use places::{Ask, Decision, Held, Verdict};
-pub use rounds::{RoundCounts, Staging};
+pub use rounds::{RoundCounts, Staging, Swap};
 
 use link::Link;
 
@@ -42,6 +42,12 @@ pub struct Redis {
 }
 
 impl Redis {
+    /// Whether a text is the address of a Redis that this program can speak to.
+    #[must_use]
+    pub fn is_url(text: &str) -> bool {
+        Client::open(text).is_ok()
+    }
+
     /// Prepares a connection, which is made by the first call.
     ///
     /// # Errors

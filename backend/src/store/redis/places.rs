@@ -6,6 +6,7 @@ use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
 use redis::Script;
 
+use super::rounds::expiry_ms;
 use super::{Redis, RedisError};
 
 static ISSUE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("issue.lua")));
@@ -106,7 +107,7 @@ impl Redis {
                     .arg(ask.quota.map_or_else(String::new, |quota| quota.to_string()))
                     .arg(opens_ms)
                     .arg(closes_ms)
-                    .arg(super::rounds::expiry_ms(closes_ms)),
+                    .arg(expiry_ms(closes_ms)),
             )
             .await?;
         let code = || CouponCode::parse(&code).map_err(|_| unreadable("a code"));
@@ -205,11 +206,11 @@ impl Redis {
         campaign: &CampaignId,
         round: RoundId,
         code: CouponCode,
-        expires_ms: i64,
+        closes_ms: i64,
     ) -> Result<(), RedisError> {
         let key = self.pointer_key(code);
         let mut pipeline = redis::pipe();
-        pipeline.set(&key, format!("{campaign} {round}")).ignore().pexpire_at(&key, expires_ms).ignore();
+        pipeline.set(&key, format!("{campaign} {round}")).ignore().pexpire_at(&key, expiry_ms(closes_ms)).ignore();
         self.pipeline(&pipeline).await
     }
 

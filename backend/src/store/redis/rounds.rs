@@ -38,6 +38,17 @@ pub struct RoundCounts {
     pub pending: u64,
 }
 
+/// What became of a rebuilt round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swap {
+    /// It is in place.
+    Swapped,
+    /// Redis shows a later epoch by now.
+    Older,
+    /// Redis lost what was staged, as when it was emptied meanwhile.
+    Lost,
+}
+
 /// A round being rebuilt beside its live keys.
 #[derive(Debug)]
 pub struct Staging {
@@ -48,6 +59,8 @@ pub struct Staging {
     free: String,
     /// The highest number staged so far.
     next: u64,
+    staged_users: u64,
+    staged_free: u64,
 }
 
 impl Redis {
@@ -186,6 +199,8 @@ impl Redis {
             users: format!("{stage}:users"),
             free: format!("{stage}:free"),
             next: 0,
+            staged_users: 0,
+            staged_free: 0,
         }
     }
 
@@ -202,34 +217,45 @@ impl Redis {
         for (user, number, code) in coupons {
             for gap in staging.next + 1..*number {
                 pipeline.zadd(&staging.free, gap, gap).ignore();
+                staging.staged_free += 1;
             }
             staging.next = *number;
+            staging.staged_users += 1;
             pipeline.hset(&staging.users, user.as_str(), code.as_str()).ignore();
         }
         pipeline.pexpire(&staging.users, STAGED_MS).ignore().pexpire(&staging.free, STAGED_MS).ignore();
         self.pipeline(&pipeline).await
     }
 
-    /// Puts a rebuilt round in place; false if Redis shows a later epoch by now.
+    /// Puts a rebuilt round in place.
     ///
     /// # Errors
     /// If Redis cannot be reached; it may be in place all the same.
-    pub async fn swap(&self, staging: Staging, version: i64, closes_ms: i64) -> Result<bool, RedisError> {
+    pub async fn swap(&self, staging: Staging, version: i64, closes_ms: i64) -> Result<Swap, RedisError> {
         let keys = self.round_keys(&staging.campaign, staging.round);
-        self.invoke(
-            SWAP.key(keys.version)
-                .key(keys.round)
-                .key(keys.users)
-                .key(keys.pending)
-                .key(keys.free)
-                .key(staging.users)
-                .key(staging.free)
-                .arg(staging.epoch)
-                .arg(version)
-                .arg(staging.next)
-                .arg(expiry_ms(closes_ms)),
-        )
-        .await
+        let reply: String = self
+            .invoke(
+                SWAP.key(keys.version)
+                    .key(keys.round)
+                    .key(keys.users)
+                    .key(keys.pending)
+                    .key(keys.free)
+                    .key(staging.users)
+                    .key(staging.free)
+                    .arg(staging.epoch)
+                    .arg(version)
+                    .arg(staging.next)
+                    .arg(staging.staged_users)
+                    .arg(staging.staged_free)
+                    .arg(expiry_ms(closes_ms)),
+            )
+            .await?;
+        match reply.as_str() {
+            "swapped" => Ok(Swap::Swapped),
+            "older" => Ok(Swap::Older),
+            "lost" => Ok(Swap::Lost),
+            _ => Err(unreadable("a swap")),
+        }
     }
 }
 

@@ -9,12 +9,18 @@
 -- ARGV  1 epoch    drawn from PostgreSQL under the round's lock
 --       2 version  of the campaign, read under its lock
 --       3 next     the highest number PostgreSQL has; those below it that it lacks are staged as free
---       4 expires  ms, when the keys may go; at least an hour is left, since what is pending must be settled first
--- Reply: 1 if swapped, 0 if this epoch is not above the one in Redis.
+--       4 users    how many are staged, and
+--       5 free     how many numbers: if fewer are found, Redis lost some of them meanwhile
+--       6 expires  ms, when the keys may go; at least an hour is left, since what is pending must be settled first
+-- Reply: 'swapped', 'older' if this epoch is not above the one in Redis, 'lost' if what was staged is not whole.
 local shown = redis.call('HGET', KEYS[2], 'epoch')
 if shown and tonumber(shown) >= tonumber(ARGV[1]) then
-    redis.call('DEL', KEYS[6], KEYS[7])
-    return 0
+    redis.call('UNLINK', KEYS[6], KEYS[7])
+    return 'older'
+end
+if redis.call('HLEN', KEYS[6]) ~= tonumber(ARGV[4]) or redis.call('ZCARD', KEYS[7]) ~= tonumber(ARGV[5]) then
+    redis.call('UNLINK', KEYS[6], KEYS[7])
+    return 'lost'
 end
 
 local next_number = tonumber(ARGV[3])
@@ -48,8 +54,8 @@ if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[2]) then
 end
 redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'next', string.format('%.0f', next_number))
 redis.call('HDEL', KEYS[2], 'cold')
-local expires = math.max(tonumber(ARGV[4]), (redis.call('TIME')[1] + 3600) * 1000)
+local expires = math.max(tonumber(ARGV[6]), (redis.call('TIME')[1] + 3600) * 1000)
 for key = 2, 5 do
     redis.call('PEXPIREAT', KEYS[key], string.format('%.0f', expires))
 end
-return 1
+return 'swapped'
