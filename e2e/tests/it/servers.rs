@@ -117,3 +117,35 @@ fn a_server_outlives_the_thread_that_started_it() {
     process.kill();
     assert!(process.try_wait().unwrap().is_some());
 }
+
+/// The test plays both parts: started again by itself, it is the parent that gets killed.
+#[test]
+fn a_server_dies_with_the_process_that_started_it() {
+    const PARENT: &str = "DOORBUSTER_TEST_PARENT_FOLDER";
+    if let Some(folder) = std::env::var_os(PARENT) {
+        let folder = PathBuf::from(folder);
+        let process = Process::spawn(&Launch::new("sleep").args(["60"]), &folder.join("sleep.log")).unwrap();
+        fs::write(folder.join("pid.new"), process.pid().to_string()).unwrap();
+        fs::rename(folder.join("pid.new"), folder.join("pid")).unwrap();
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    let folder = Folder::new("orphan");
+    let mut parent = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "servers::a_server_dies_with_the_process_that_started_it"])
+        .env(PARENT, &folder.0)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid_file = folder.0.join("pid");
+    eventually(Duration::from_secs(10), "the parent to start a server", || pid_file.exists());
+    let server = PathBuf::from("/proc").join(fs::read_to_string(&pid_file).unwrap());
+    eventually(Duration::from_secs(5), "the server to be itself", || {
+        fs::read_to_string(server.join("comm")).is_ok_and(|name| name.trim() == "sleep")
+    });
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    eventually(Duration::from_secs(5), "the server to die", || {
+        // Nobody may be there to reap it: a zombie is dead.
+        fs::read_to_string(server.join("status")).map_or(true, |status| status.contains("State:\tZ"))
+    });
+}

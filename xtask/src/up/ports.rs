@@ -127,3 +127,39 @@ impl Ports {
 fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(gateway: u16, admin: u16, backend: u16) -> Ports {
+        Ports { gateways: 2, backends: 2, first_gateway: gateway, first_admin: admin, first_backend: backend }
+    }
+
+    #[test]
+    fn the_ports_are_those_of_the_contract() {
+        let ports = ports(8080, 9901, 8000);
+        assert_eq!(ports.gateway_urls(), ["http://127.0.0.1:8080", "http://127.0.0.1:8081"]);
+        assert_eq!(ports.admin_urls(), ["http://127.0.0.1:9901", "http://127.0.0.1:9902"]);
+        assert_eq!(ports.backend_urls(), ["http://127.0.0.1:8000", "http://127.0.0.1:8010"]);
+        assert_eq!(ports.ops_urls(), ["http://127.0.0.1:8001", "http://127.0.0.1:8011"]);
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_its_holder_and_the_flag() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let error = ports(port, 1, 1).ensure_free().unwrap_err().to_string();
+        let held_by_us = format!("(pid {})", std::process::id());
+        for part in [format!("port {port}"), "gateway-1".to_owned(), held_by_us, "--gateway-port".to_owned()] {
+            assert!(error.contains(&part), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_port_for_two_uses_is_refused() {
+        let free = doorbuster_e2e::ports::free_port().unwrap();
+        let error = ports(free, free, 1).ensure_free().unwrap_err().to_string();
+        assert!(error.contains(&format!("port {free} is meant for gateway-1 and for gateway-1's admin")), "{error}");
+    }
+}

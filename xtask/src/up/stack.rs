@@ -109,8 +109,8 @@ impl Stack<'_> {
         let gateway = self.ports.gateway_url(0);
         println!("\nThe stack serves. Ctrl-C stops it; the next start finds its data again.\n");
         self.ports.tell();
-        println!("  all URLs, tokens and pids  {}", self.checkout.stack_file().display());
-        println!("  logs                       {}", self.checkout.logs().display());
+        println!("  all URLs, tokens and pids   {}", self.checkout.stack_file().display());
+        println!("  logs                        {}", self.checkout.logs().display());
         println!("\nWin a coupon, then ask again and be refused:\n");
         for _ in 0..2 {
             println!(

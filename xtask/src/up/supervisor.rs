@@ -176,3 +176,90 @@ impl Child {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use doorbuster_e2e::process::Launch;
+
+    /// Serves at once and for a minute, or ends at once.
+    struct Sleeper(&'static str);
+
+    impl Server for Sleeper {
+        fn name(&self) -> &str {
+            "sleeper"
+        }
+
+        fn launch(&self) -> anyhow::Result<Launch> {
+            Ok(Launch::new("sleep").args([self.0]))
+        }
+
+        fn probe(&self) -> anyhow::Result<()> {
+            ensure!(self.0 != "0", "it never serves");
+            Ok(())
+        }
+    }
+
+    fn supervisor(name: &str, seconds: &'static str) -> Supervisor {
+        let logs = std::env::temp_dir().join(format!("doorbuster-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&logs).unwrap();
+        let mut supervisor = Supervisor::new(logs, Arc::default());
+        supervisor.start(Box::new(Sleeper(seconds)));
+        supervisor
+    }
+
+    impl Drop for Supervisor {
+        fn drop(&mut self) {
+            let _left_behind = std::fs::remove_dir_all(&self.logs);
+        }
+    }
+
+    #[test]
+    fn a_killed_server_is_back_within_two_seconds_however_often_it_is_killed() {
+        let mut supervisor = supervisor("killed", "60");
+        assert_eq!(supervisor.wait_until_ready().unwrap(), Wait::Over);
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            let before = supervisor.pids()["sleeper"];
+            supervisor.children[0].process.as_mut().unwrap().kill();
+            let killed = Instant::now();
+            while supervisor.pids().get("sleeper").is_none_or(|pid| *pid == before) {
+                supervisor.tick();
+                assert!(killed.elapsed() < Duration::from_secs(2));
+                thread::sleep(Duration::from_millis(5));
+            }
+            pauses.push(killed.elapsed());
+        }
+        assert!(pauses[0] >= FIRST_PAUSE && pauses[0] < FIRST_PAUSE * 2, "{pauses:?}");
+        assert!(pauses.is_sorted_by(|a, b| *a <= *b + Duration::from_millis(100)), "{pauses:?}");
+    }
+
+    #[test]
+    fn the_first_pause_comes_again_once_a_server_was_steady() {
+        let mut supervisor = supervisor("steady", "60");
+        supervisor.wait_until_ready().unwrap();
+        let child = &mut supervisor.children[0];
+        child.pause = LONGEST_PAUSE;
+        child.started = Instant::now().checked_sub(STEADY).unwrap();
+        child.ended("test");
+        assert!(child.due <= Instant::now() + FIRST_PAUSE);
+    }
+
+    #[test]
+    fn a_server_that_never_serves_is_given_up_with_its_last_words() {
+        let mut supervisor = supervisor("never", "0");
+        let error = supervisor.wait_until_ready().unwrap_err().to_string();
+        assert!(error.starts_with("sleeper does not stay up"), "{error}");
+    }
+
+    #[test]
+    fn an_interrupt_ends_a_wait_and_stops_the_servers() {
+        let mut supervisor = supervisor("interrupted", "60");
+        supervisor.wait_until_ready().unwrap();
+        let pid = supervisor.pids()["sleeper"];
+        supervisor.interrupted.store(true, Ordering::Relaxed);
+        assert_eq!(supervisor.wait_until("nothing", || false).unwrap(), Wait::Interrupted);
+        supervisor.stop();
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+}
