@@ -5,11 +5,13 @@
 //! natively and for wasm32.
 
 pub mod code;
+pub mod count;
 pub mod id;
 pub mod notice;
 pub mod refusal;
 pub mod request;
 pub mod schedule;
+pub mod ticket;
 pub mod timetable;
 pub mod validity;
 pub mod wire;

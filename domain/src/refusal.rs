@@ -124,13 +124,13 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round: Option<RoundId>,
     /// When that round opens, where it is still to open.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_instant")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_optional_instant")]
     pub opens_at: Option<DateTime<FixedOffset>>,
     /// When the next round opens, seen from now.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_instant")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_optional_instant")]
     pub next_opens_at: Option<DateTime<FixedOffset>>,
     /// When the last round closed, if the campaign has ended.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_instant")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_optional_instant")]
     pub closed_at: Option<DateTime<FixedOffset>>,
     /// Retry-After in seconds; the body gives it in milliseconds.
     #[serde(rename = "retry_after_ms", skip_serializing_if = "Option::is_none", serialize_with = "serialize_retry")]
@@ -262,7 +262,17 @@ fn serialize_row<S: Serializer>(refusal: &Refusal, serializer: S) -> Result<S::O
     row.serialize(serializer)
 }
 
-fn serialize_instant<S: Serializer>(instant: &Option<DateTime<FixedOffset>>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize_instant<S: Serializer>(
+    instant: &DateTime<FixedOffset>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    rfc3339(instant).serialize(serializer)
+}
+
+pub(crate) fn serialize_optional_instant<S: Serializer>(
+    instant: &Option<DateTime<FixedOffset>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     instant.as_ref().map(rfc3339).serialize(serializer)
 }
 

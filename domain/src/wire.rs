@@ -2,6 +2,8 @@
 //!
 //! Unknown fields are ignored, so that either side can be upgraded first.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CampaignId, RoundId};
@@ -17,6 +19,20 @@ pub struct SyncRequest {
     pub gateway: String,
     /// At most so many campaigns are wanted, nearest round first.
     pub max_campaigns: u32,
+    /// What it has decided since it started, where that has changed since its last sync was answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub totals: Vec<Totals>,
+}
+
+/// Decisions about one round since an edge started. Totals, so that a lost reply counts nothing twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// The current round, else the next, else the last.
+    pub round: RoundId,
+    /// How many requests were `admitted`, or refused with a code.
+    pub decisions: BTreeMap<String, u64>,
 }
 
 /// What the backend sends down.
