@@ -2,6 +2,7 @@
 
 use doorbuster_domain::id::CampaignId;
 use doorbuster_domain::schedule::{Schedule, ScheduleSpec};
+use doorbuster_domain::ticket::SHORTEST_SECRET;
 use serde::Deserialize;
 
 /// A valid configuration.
@@ -23,6 +24,10 @@ pub struct Config {
     pub duplicates_bytes: usize,
     /// Longest body of a guarded request, bytes.
     pub max_body_bytes: usize,
+    /// Whether `GET /v1/coupon/count` is answered from the snapshot.
+    pub answer_count: bool,
+    /// Signs tickets; none: there are none.
+    pub ticket_secret: Option<String>,
 }
 
 /// A method and a decoded, normalised path.
@@ -120,6 +125,16 @@ struct Written {
     duplicates_bytes: usize,
     #[serde(default = "default_max_body_bytes")]
     max_body_bytes: usize,
+    #[serde(default = "default_answer_count")]
+    answer_count: bool,
+    ticket: Option<WrittenTicket>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTicket {
+    #[serde(default = "default_secret_env")]
+    secret_env: String,
 }
 
 #[derive(Deserialize)]
@@ -156,6 +171,12 @@ fn default_duplicates_bytes() -> usize {
 }
 fn default_max_body_bytes() -> usize {
     4 << 10
+}
+fn default_answer_count() -> bool {
+    true
+}
+fn default_secret_env() -> String {
+    "DOORBUSTER_TICKET_SECRET".to_owned()
 }
 fn default_authority() -> String {
     "doorbuster-control".to_owned()
@@ -250,13 +271,34 @@ impl Written {
             guard: self.guard,
             default_campaign: self.default_campaign,
             campaigns,
-            sync: self.sync.map(|sync| sync.check(environment)).transpose()?,
+            ticket_secret: self.ticket.map(|ticket| ticket.secret(&environment)).transpose()?,
+            sync: self.sync.map(|sync| sync.check(&environment)).transpose()?,
             credits: rule,
             boundary: self.boundary,
             duplicates_bytes: self.duplicates_bytes,
             max_body_bytes: self.max_body_bytes,
+            answer_count: self.answer_count,
         })
     }
+}
+
+impl WrittenTicket {
+    fn secret(self, environment: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+        let secret = from_environment("ticket.secret_env", &self.secret_env, environment)?;
+        if secret.len() < SHORTEST_SECRET {
+            return Err(format!(
+                "ticket.secret_env: the secret in {:?} is shorter than {SHORTEST_SECRET} bytes",
+                self.secret_env
+            ));
+        }
+        Ok(secret)
+    }
+}
+
+fn from_environment(field: &str, name: &str, environment: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    environment(name).filter(|value| !value.is_empty()).ok_or_else(|| {
+        format!("{field}: the environment variable {name:?} is not set; export it and list it in host_env_keys")
+    })
 }
 
 impl WrittenSync {
@@ -267,12 +309,7 @@ impl WrittenSync {
         in_range("sync.poll_ms", self.poll_ms, 20, 60_000)?;
         in_range("sync.stale_ms", self.stale_ms, self.poll_ms + 1, 3_600_000)?;
         in_range("sync.max_campaigns", i64::from(self.max_campaigns), 1, 10_000)?;
-        let token = environment(&self.token_env).filter(|token| !token.is_empty()).ok_or_else(|| {
-            format!(
-                "sync.token_env: the environment variable {:?} is not set; export it and list it in host_env_keys",
-                self.token_env
-            )
-        })?;
+        let token = from_environment("sync.token_env", &self.token_env, environment)?;
         Ok(Sync {
             cluster: self.cluster,
             authority: self.authority,
@@ -328,6 +365,11 @@ mod tests {
             (r#"{"sync": {"cluster": "c", "poll_ms": 3}}"#.to_owned(), "sync.poll_ms: "),
             (r#"{"sync": {"cluster": "c", "stale_ms": 100}}"#.to_owned(), "sync.stale_ms: "),
             (r#"{"sync": {"cluster": "c", "token_env": "NONE"}}"#.to_owned(), "sync.token_env: "),
+            (r#"{"sync": {"cluster": "c"}, "ticket": {}}"#.to_owned(), "ticket.secret_env: "),
+            (
+                r#"{"sync": {"cluster": "c"}, "ticket": {"secret_env": "DOORBUSTER_EDGE_TOKEN"}}"#.to_owned(),
+                "shorter than 16",
+            ),
             (r#"{"sync": {"cluster": "c"}, "guard": []}"#.to_owned(), "guard: "),
             (r#"{"sync": {"cluster": "c"}, "guard": [{"method": "POST", "path": "x"}]}"#.to_owned(), "guard[0].path: "),
             (

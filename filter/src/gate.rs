@@ -12,15 +12,17 @@ use std::rc::Rc;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
 use doorbuster_domain::notice::Outcome;
 use doorbuster_domain::refusal::{Problem, Refusal};
+use doorbuster_domain::ticket::{self, Admitted};
+use doorbuster_domain::wire::Totals;
 
 use self::campaign::{Campaign, Moment, Standing};
 use self::tally::Tally;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::credits::{Admission, Clockwork, Ending, Ledger, Permit, Terms};
 use crate::host::SharedData;
 use crate::reply::Reply;
 use crate::state::{self, Duplicates, LedgerKey, Process};
-use crate::sync::{OriginClock, Snapshot};
+use crate::sync::{self, OriginClock, Snapshot};
 
 /// The tick's clock is believed for this long, milliseconds: a worker may be too busy to tick. Nearer to an opening or
 /// a closing than this, the clock is read for each request.
@@ -44,6 +46,9 @@ pub struct Gate {
     /// Counts of requests that name no known campaign.
     unknown_tally: Tally,
     cas_retries: u64,
+    /// How many decisions of a round the backend knows of, if this worker syncs; and will, once it answers.
+    reported: HashMap<(CampaignId, RoundId), u64>,
+    reporting: Vec<((CampaignId, RoundId), u64)>,
 }
 
 /// What stands in the newest snapshot besides the campaigns.
@@ -96,6 +101,8 @@ impl Gate {
             tick_ms: now_ms,
             unknown_tally: Tally::default(),
             cas_retries: 0,
+            reported: HashMap::new(),
+            reporting: Vec::new(),
         };
         let snapshot = gate.stored_snapshot(shared);
         gate.claim_ledgers(shared, snapshot.as_ref());
@@ -301,6 +308,22 @@ impl Gate {
         Rc::new(Reply::render(&problem))
     }
 
+    /// Where a campaign stands, if the snapshot is young enough to tell and the origin need not be asked.
+    pub fn count(&mut self, campaign: &Result<CampaignId, Refusal>, shared: &dyn SharedData) -> Option<Rc<Reply>> {
+        let id = campaign.as_ref().ok().filter(|_| self.config.answer_count && !self.is_stale(self.tick_ms))?;
+        let clock = self.clock();
+        self.campaigns.get_mut(id)?.count(clock.at(self.tick_ms), clock.uncertainty_ms, shared)
+    }
+
+    /// The proof of its admission that goes with a request, where tickets are configured. `nonce` is random.
+    #[must_use]
+    pub fn ticket(&self, pass: &Pass, host_ms: i64, nonce: u64) -> Option<String> {
+        let secret = self.config.ticket_secret.as_ref()?;
+        let round = pass.round.map(|round| round.to_string()).unwrap_or_default();
+        let admitted = Admitted { campaign: &pass.campaign, round: &round, user: &pass.user };
+        Some(ticket::mint(secret.as_bytes(), &admitted, self.clock().at(host_ms), nonce))
+    }
+
     /// A request body that is too large, whatever it is for.
     pub fn refuse_body(&mut self) -> Rc<Reply> {
         self.refuse_unknown(Refusal::BodyTooLarge, None, 0)
@@ -341,8 +364,9 @@ impl Gate {
 
 /// The worker that syncs for the process.
 impl Gate {
-    /// A sync is about to be sent: the accounts remember what they held, so that its answer can be told from it.
-    pub fn ask(&mut self, shared: &dyn SharedData, host_ms: i64) {
+    /// The body of a sync that is about to be sent. The accounts remember what they hold, so that the answer can be told
+    /// from it.
+    pub fn ask(&mut self, sync: &config::Sync, shared: &dyn SharedData, host_ms: i64) -> Vec<u8> {
         let now_ms = self.clock().at(host_ms);
         let clockwork = self.clockwork;
         for campaign in self.campaigns.values().filter(|campaign| campaign.is_active(now_ms)) {
@@ -352,10 +376,31 @@ impl Gate {
                 }
             });
         }
+        let totals = self.unreported(shared);
+        sync::request_body(&self.process.gateway, sync.max_campaigns, totals)
+    }
+
+    /// Totals that have changed since the backend last answered.
+    fn unreported(&mut self, shared: &dyn SharedData) -> Vec<Totals> {
+        self.reporting.clear();
+        let mut changed = Vec::new();
+        for campaign in self.campaigns.values() {
+            for totals in state::totals(shared, &campaign.account, &campaign.id) {
+                let round = (totals.campaign.clone(), totals.round);
+                let sum = totals.decisions.values().sum();
+                if self.reported.get(&round) != Some(&sum) {
+                    self.reporting.push((round, sum));
+                    changed.push(totals);
+                }
+            }
+        }
+        changed
     }
 
     /// Takes in the answer to a sync: the accounts first, then the snapshot for the other workers.
     pub fn accept(&mut self, snapshot: Snapshot, shared: &dyn SharedData) {
+        self.reported.extend(self.reporting.drain(..));
+        self.reported.retain(|(id, _), _| self.campaigns.contains_key(id));
         self.claim_ledgers(shared, Some(&snapshot));
         let keys = state::ledger_keys(shared);
         for told in &snapshot.response.campaigns {
@@ -372,12 +417,6 @@ impl Gate {
         }
         state::publish_snapshot(shared, &serde_json::to_vec(&snapshot).unwrap_or_default());
         self.load(shared, Some(snapshot));
-    }
-
-    /// This gateway's name.
-    #[must_use]
-    pub fn gateway(&self) -> &str {
-        &self.process.gateway
     }
 
     /// Age of the newest snapshot, milliseconds; none before the first.
@@ -452,11 +491,25 @@ impl Gate {
 
 /// What the tick reports.
 impl Gate {
-    /// Takes the counts since the last call: by campaign, none for requests that named no known one.
-    pub fn drain(&mut self, mut each: impl FnMut(Option<&CampaignId>, &'static str, u64)) {
-        self.unknown_tally.drain(|decision, count| each(None, decision, count));
+    /// Hands out the counts since the last call, by campaign, none for requests that named no known one; and adds them
+    /// to the process's totals.
+    pub fn flush(&mut self, shared: &dyn SharedData, mut each: impl FnMut(Option<&CampaignId>, &'static str, u64)) {
+        for (decision, count) in self.unknown_tally.drain() {
+            each(None, decision, count);
+        }
+        let now_ms = self.clock().at(self.tick_ms);
         for (id, campaign) in &mut self.campaigns {
-            campaign.tally.drain(|decision, count| each(Some(id), decision, count));
+            let counts = campaign.tally.drain();
+            if counts.is_empty() {
+                continue;
+            }
+            for (decision, count) in &counts {
+                each(Some(id), decision, *count);
+            }
+            // A count belongs to the round that the tick finds; one tick around a boundary it may be the other one.
+            if let Some(round) = campaign.round_to_speak_of(now_ms) {
+                state::add_totals(shared, &campaign.account, id, round, &counts);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use doorbuster_domain::count::Count;
 use doorbuster_domain::refusal::{PROBLEM_JSON, Problem, Refusal};
 
 /// A finished reply.
@@ -26,6 +27,16 @@ impl Reply {
             headers.push(("retry-after", seconds));
         }
         Self { status: u32::from(refusal.status()), headers, body: problem.body() }
+    }
+}
+
+impl Reply {
+    /// Where a campaign stands.
+    #[must_use]
+    pub fn count(count: &Count) -> Self {
+        let headers =
+            vec![("content-type", "application/json".to_owned()), ("cache-control", "public, max-age=1".to_owned())];
+        Self { status: 200, headers, body: serde_json::to_vec(count).unwrap_or_default() }
     }
 }
 

@@ -9,8 +9,8 @@ use crate::config::Route;
 /// Prefix of the headers that are ours in both directions.
 pub const OWN_HEADER_PREFIX: &str = "x-doorbuster-";
 
-/// Tells the origin the round that the edge admits to.
-pub const ROUND_HEADER: &str = "x-doorbuster-round";
+/// Path of the count, which needs no origin.
+pub const COUNT_PATH: &[u8] = b"/v1/coupon/count";
 
 /// `:path` cut into path and query; a fragment, which has no business there, is dropped.
 #[must_use]

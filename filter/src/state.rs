@@ -3,10 +3,12 @@
 //! The number of keys follows from the configuration alone. Values survive a configuration push and the death of a
 //! VM, so nothing here is ever reset by a start.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
 
 use chrono::{Datelike, NaiveDate};
 use doorbuster_domain::id::{CampaignId, RoundId};
+use doorbuster_domain::wire::Totals;
 
 use crate::credits::{HOLDS, Ledger, RING, TimeSlot};
 use crate::duplicates::{self, HashKey, SHARD_BYTES};
@@ -85,15 +87,28 @@ pub fn take_lease(shared: &dyn SharedData, holder: u64, now_ms: i64, until_ms: i
     .unwrap_or(false)
 }
 
-/// A campaign's place among the ledgers.
+/// A campaign's place among the ledgers, and among the totals.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LedgerKey(String);
+pub struct LedgerKey(Rc<Keys>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Keys {
+    ledger: String,
+    totals: String,
+}
 
 impl LedgerKey {
     /// The ledger that all campaigns the edge does not know have together.
     #[must_use]
     pub fn unknown() -> Self {
-        Self("doorbuster/ledger/unknown".to_owned())
+        Self::named("unknown")
+    }
+
+    fn named(place: &str) -> Self {
+        Self(Rc::new(Keys {
+            ledger: format!("doorbuster/ledger/{place}"),
+            totals: format!("doorbuster/totals/{place}"),
+        }))
     }
 }
 
@@ -124,7 +139,7 @@ pub fn ledger_keys(shared: &dyn SharedData) -> HashMap<String, LedgerKey> {
         .into_iter()
         .enumerate()
         .filter(|(_, id)| !id.is_empty())
-        .map(|(at, id)| (id, LedgerKey(format!("doorbuster/ledger/{at}"))))
+        .map(|(at, id)| (id, LedgerKey::named(&at.to_string())))
         .collect()
 }
 
@@ -140,7 +155,7 @@ pub fn update_ledger<T>(
     retries: &mut u64,
     mut change: impl FnMut(&mut Ledger) -> T,
 ) -> Option<T> {
-    update(shared, &key.0, retries, |value| {
+    update(shared, &key.0.ledger, retries, |value| {
         let before = value.and_then(read_ledger);
         let mut ledger = before.clone().unwrap_or_else(|| Ledger::new(tag));
         let result = change(&mut ledger);
@@ -151,7 +166,47 @@ pub fn update_ledger<T>(
 
 /// A ledger as it stands, if it is the one of `tag`.
 pub fn ledger(shared: &dyn SharedData, key: &LedgerKey, tag: u64) -> Option<Ledger> {
-    shared.get(&key.0).and_then(|(bytes, _)| read_ledger(&bytes)).filter(|ledger| ledger.tag == tag)
+    shared.get(&key.0.ledger).and_then(|(bytes, _)| read_ledger(&bytes)).filter(|ledger| ledger.tag == tag)
+}
+
+/// Rounds of a campaign whose totals are kept.
+const TOTALS_KEPT: usize = 2;
+
+/// Adds to what the process has decided about a campaign's round.
+pub fn add_totals(
+    shared: &dyn SharedData,
+    key: &LedgerKey,
+    campaign: &CampaignId,
+    round: RoundId,
+    counts: &[(&'static str, u64)],
+) {
+    let _ = update(shared, &key.0.totals, &mut 0, |value| {
+        let mut rounds = value.map(read_totals).unwrap_or_default();
+        // The place may have been another campaign's.
+        rounds.retain(|totals| totals.campaign == *campaign);
+        if !rounds.iter().any(|totals| totals.round == round) {
+            rounds.push(Totals { campaign: campaign.clone(), round, decisions: BTreeMap::new() });
+            rounds.sort_by_key(|totals| totals.round);
+            rounds.drain(..rounds.len().saturating_sub(TOTALS_KEPT));
+        }
+        if let Some(totals) = rounds.iter_mut().find(|totals| totals.round == round) {
+            for (decision, count) in counts {
+                *totals.decisions.entry((*decision).to_owned()).or_default() += count;
+            }
+        }
+        (Some(serde_json::to_vec(&rounds).unwrap_or_default()), ())
+    });
+}
+
+/// What the process has decided about a campaign since it started, by round.
+pub fn totals(shared: &dyn SharedData, key: &LedgerKey, campaign: &CampaignId) -> Vec<Totals> {
+    let mut rounds = shared.get(&key.0.totals).map(|(bytes, _)| read_totals(&bytes)).unwrap_or_default();
+    rounds.retain(|totals| totals.campaign == *campaign);
+    rounds
+}
+
+fn read_totals(bytes: &[u8]) -> Vec<Totals> {
+    serde_json::from_slice(bytes).unwrap_or_default()
 }
 
 /// How often the snapshot has been replaced.

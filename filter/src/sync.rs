@@ -1,6 +1,6 @@
 //! What the backend tells the edge: asked for by one worker, kept in shared data for all of them.
 
-use doorbuster_domain::wire::{SyncRequest, SyncResponse};
+use doorbuster_domain::wire::{SyncRequest, SyncResponse, Totals};
 use serde::{Deserialize, Serialize};
 
 /// The newest answer, and how the backend's clock stands to this machine's.
@@ -33,8 +33,8 @@ impl OriginClock {
 
 /// The body of a sync request.
 #[must_use]
-pub fn request_body(gateway: &str, max_campaigns: u32) -> Vec<u8> {
-    let request = SyncRequest { gateway: gateway.to_owned(), max_campaigns };
+pub fn request_body(gateway: &str, max_campaigns: u32, totals: Vec<Totals>) -> Vec<u8> {
+    let request = SyncRequest { gateway: gateway.to_owned(), max_campaigns, totals };
     serde_json::to_vec(&request).unwrap_or_default()
 }
 

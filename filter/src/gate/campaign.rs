@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use chrono::TimeZone;
+use doorbuster_domain::count::Count;
 use doorbuster_domain::id::{CampaignId, RoundId};
 use doorbuster_domain::refusal::{Problem, Refusal};
 use doorbuster_domain::schedule::{Phase, Schedule};
@@ -35,6 +37,10 @@ pub(super) struct Campaign {
     latch: Option<RoundId>,
     next_probe_ms: i64,
     replies: Rendered,
+    /// Of a campaign that the backend told: a round, and how many of its coupons were committed.
+    told: Option<(RoundId, u64)>,
+    /// The count as it was rendered last, and for which instant.
+    counted: Option<(i64, Rc<Reply>)>,
 }
 
 /// When a decision is made.
@@ -78,6 +84,8 @@ impl Campaign {
         let sold_out = told.quota.is_some_and(|quota| told.issued >= quota);
         Self {
             paused: told.paused,
+            // After the last round it is that one which is told of.
+            told: told.round.or(told.timetable.previous.map(|last| last.id)).map(|round| (round, told.issued)),
             timetable: told.timetable,
             latch: told.round.filter(|_| sold_out),
             ..Self::new(told.id, account, key, told.version, told.quota)
@@ -98,6 +106,8 @@ impl Campaign {
             latch: None,
             next_probe_ms: i64::MIN,
             replies: Rendered::default(),
+            told: None,
+            counted: None,
         }
     }
 
@@ -151,6 +161,32 @@ impl Campaign {
     /// The rounds an answer may be about.
     pub(super) fn rounds(&self) -> Vec<RoundId> {
         self.timetable.rounds.iter().map(|round| round.id).collect()
+    }
+
+    /// The round to speak of: the current one, else the next, else the last.
+    pub(super) fn round_to_speak_of(&self, now_ms: i64) -> Option<RoundId> {
+        self.timetable.rounds_to_speak_of(now_ms).map(|rounds| rounds.round.id)
+    }
+
+    /// Where the campaign stands at `now_ms`; none where only the origin can tell. Rendered once per tick.
+    pub(super) fn count(&mut self, now_ms: i64, uncertainty_ms: i64, shared: &dyn SharedData) -> Option<Rc<Reply>> {
+        if let Some((rendered_ms, reply)) = &self.counted
+            && *rendered_ms == now_ms
+        {
+            return Some(Rc::clone(reply));
+        }
+        if self.boundary_near(now_ms, uncertainty_ms).is_some() {
+            return None;
+        }
+        let rounds = self.timetable.rounds_to_speak_of(now_ms)?;
+        let (_, told) = self.told.filter(|(round, _)| *round == rounds.round.id)?;
+        let ledger = state::ledger(shared, &self.account, self.tag);
+        let heard = ledger.filter(|ledger| ledger.round == Some(rounds.round.id)).map_or(0, |ledger| ledger.issued);
+        let as_of = rounds.round.opens.timezone().timestamp_millis_opt(now_ms).single()?;
+        let count = Count::new(&self.id, &rounds, self.paused, self.quota, told.max(heard), as_of);
+        let reply = Rc::new(Reply::count(&count));
+        self.counted = Some((now_ms, Rc::clone(&reply)));
+        Some(reply)
     }
 
     /// Whether requests may be with the origin.

@@ -19,17 +19,10 @@ impl Tally {
         }
     }
 
-    /// Hands out each count that is not zero, and starts again.
-    pub(super) fn drain(&mut self, mut each: impl FnMut(&'static str, u64)) {
+    /// Takes each count that is not zero, and starts again.
+    pub(super) fn drain(&mut self) -> Vec<(&'static str, u64)> {
         let admitted = std::mem::take(&mut self.admitted);
-        if admitted > 0 {
-            each("admitted", admitted);
-        }
-        for (refusal, count) in &mut self.refused {
-            let count = std::mem::take(count);
-            if count > 0 {
-                each(refusal.code(), count);
-            }
-        }
+        let refused = self.refused.iter_mut().map(|(refusal, count)| (refusal.code(), std::mem::take(count)));
+        std::iter::once(("admitted", admitted)).chain(refused).filter(|(_, count)| *count > 0).collect()
     }
 }

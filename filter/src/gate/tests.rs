@@ -11,6 +11,8 @@ use crate::host::model::Model;
 /// 2026-05-01T13:30:00+09:00, half an hour into the first round.
 const NOW: i64 = 1_777_609_800_000;
 const HOUR: i64 = 3_600_000;
+/// The value of every variable of the environment.
+const SECRET: &str = "a secret of some length";
 /// Before the opening, far from any boundary.
 const MORNING: i64 = NOW - 3 * HOUR;
 
@@ -48,7 +50,7 @@ struct Edge {
 
 impl Edge {
     fn start(config: &str, workers: usize, now_ms: i64) -> Self {
-        let config = Rc::new(Config::parse(config.as_bytes(), |_| Some("token".to_owned())).unwrap());
+        let config = Rc::new(Config::parse(config.as_bytes(), |_| Some(SECRET.to_owned())).unwrap());
         let shared = Model::default();
         let mut edge = Self { workers: Vec::new(), config, shared, now_ms };
         for _ in 0..workers {
@@ -87,7 +89,8 @@ impl Edge {
     fn sync(&mut self, campaigns: Vec<SyncCampaign>, complete: bool) {
         let response = SyncResponse { now_ms: self.now_ms, uncertainty_ms: 1, gateways: 1, complete, campaigns };
         let clock = OriginClock { offset_ms: 0, uncertainty_ms: 2 };
-        self.workers[0].ask(&self.shared, self.now_ms);
+        let sync = self.config.sync.clone().unwrap();
+        self.workers[0].ask(&sync, &self.shared, self.now_ms);
         self.workers[0].accept(Snapshot { received_ms: self.now_ms, clock, response }, &self.shared);
         self.wait(0);
     }
@@ -369,10 +372,58 @@ fn counts_are_handed_out_once() {
     let _ = edge.ask(0, Ok(spring()), Err(Refusal::MissingUser));
     let _ = edge.ask(0, Err(Refusal::InvalidCampaign), user("u1"));
     let mut counts = Vec::new();
-    edge.workers[0].drain(|campaign, decision, count| counts.push((campaign.cloned(), decision, count)));
+    edge.workers[0].flush(&edge.shared, |campaign, decision, count| counts.push((campaign.cloned(), decision, count)));
     assert_eq!(
         counts,
         [(None, "invalid_campaign", 1), (Some(spring()), "admitted", 1), (Some(spring()), "missing_user", 1)]
     );
-    edge.workers[0].drain(|_, decision, _| panic!("{decision} again"));
+    edge.workers[0].flush(&edge.shared, |_, decision, _| panic!("{decision} again"));
+}
+
+#[test]
+fn totals_are_reported_until_the_backend_has_answered() {
+    let mut edge = Edge::synced(2, NOW);
+    edge.sync(vec![told(1, 5, 0, NOW)], true);
+    let sync = edge.config.sync.clone().unwrap();
+    for worker in [0, 1] {
+        let _ = edge.ask(worker, Ok(spring()), Err(Refusal::MissingUser));
+        edge.workers[worker].flush(&edge.shared, |_, _, _| {});
+    }
+    let reported = |edge: &mut Edge| {
+        let body = edge.workers[0].ask(&sync, &edge.shared, edge.now_ms);
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        body["totals"].clone()
+    };
+    let totals = serde_json::json!([{"campaign": "spring", "round": "2026-05-01", "decisions": {"missing_user": 2}}]);
+    assert_eq!(reported(&mut edge), totals);
+    assert_eq!(reported(&mut edge), totals, "nobody has answered");
+    edge.sync(vec![told(1, 5, 0, NOW)], true);
+    assert_eq!(reported(&mut edge), serde_json::Value::Null);
+}
+
+#[test]
+fn the_count_comes_from_the_snapshot_while_that_is_young() {
+    let mut edge = Edge::synced(2, NOW);
+    assert!(edge.workers[1].count(&Ok(spring()), &edge.shared).is_none(), "before the first sync");
+    edge.sync(vec![told(1, 5, 2, NOW)], true);
+    let pass = edge.admit(0, "u1");
+    edge.settle(0, &pass, notice(Outcome::Issued, 3, 5, 1));
+    let reply = edge.workers[1].count(&Ok(spring()), &edge.shared).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!((&body["state"], &body["issued"], &body["remaining"]), (&"open".into(), &3.into(), &2.into()));
+    edge.wait(5_001);
+    assert!(edge.workers[1].count(&Ok(spring()), &edge.shared).is_none(), "too old");
+    let mut written = Edge::written(5, NOW);
+    assert!(written.workers[0].count(&Ok(spring()), &written.shared).is_none(), "only its origin knows");
+}
+
+#[test]
+fn a_ticket_proves_what_was_admitted() {
+    let mut edge = Edge::start(r#"{"sync": {"cluster": "control"}, "ticket": {}}"#, 1, NOW);
+    edge.sync(vec![told(1, 5, 0, NOW)], true);
+    let pass = edge.admit(0, "u1");
+    let ticket = edge.workers[0].ticket(&pass, NOW, 7).unwrap();
+    let user = user("u1").unwrap();
+    let admitted = Admitted { campaign: &spring(), round: "2026-05-01", user: &user };
+    assert_eq!(ticket::check(&ticket, [SECRET.as_bytes()], &admitted, NOW), Ok(()));
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
+use super::host::EnvoyShared;
 use crate::gate::Gate;
 
 /// Stands for the campaign where a request names none that is known. No campaign can have this id.
@@ -19,7 +20,7 @@ pub(super) struct Metrics {
 impl Metrics {
     /// Adds what the worker has counted since the last tick.
     pub(super) fn flush(&mut self, gate: &mut Gate) {
-        gate.drain(|campaign, decision, count| {
+        gate.flush(&EnvoyShared, |campaign, decision, count| {
             let campaign = campaign.map_or(NO_CAMPAIGN, |id| id.as_str());
             self.add(format!("doorbuster.decisions_total.{decision}.{campaign}"), count);
         });

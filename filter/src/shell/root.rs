@@ -128,7 +128,7 @@ impl RootContext for Root {
 
 impl Root {
     fn ask(&mut self, gate: &mut Gate, sync: &Sync, now_ms: i64) {
-        gate.ask(&EnvoyShared, now_ms);
+        let body = gate.ask(sync, &EnvoyShared, now_ms);
         let authorization = format!("Bearer {}", sync.token);
         let headers = vec![
             (":method", "POST"),
@@ -137,7 +137,6 @@ impl Root {
             ("authorization", authorization.as_str()),
             ("content-type", "application/json"),
         ];
-        let body = sync::request_body(gate.gateway(), sync.max_campaigns);
         let timeout = Duration::from_millis(SYNC_TIMEOUT_MS.unsigned_abs());
         match self.dispatch_http_call(&sync.cluster, headers, Some(&body), vec![], timeout) {
             Ok(_) => self.asked_ms = Some(now_ms),

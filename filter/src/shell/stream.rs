@@ -7,6 +7,7 @@ use doorbuster_domain::id::{CampaignId, UserId};
 use doorbuster_domain::notice::{Notice, RESULT_HEADER};
 use doorbuster_domain::refusal::Refusal;
 use doorbuster_domain::request::{USER_HEADER, campaign, user};
+use doorbuster_domain::ticket::{ROUND_HEADER, TICKET_HEADER};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, Bytes};
 
@@ -15,7 +16,7 @@ use super::root::Worker;
 use crate::credits::Ending;
 use crate::gate::{Decision, Pass};
 use crate::reply::Reply;
-use crate::request::{OWN_HEADER_PREFIX, ROUND_HEADER, is_guarded, split_path};
+use crate::request::{COUNT_PATH, OWN_HEADER_PREFIX, is_guarded, split_path};
 
 /// What a guarded request asks for. Headers can be read only while they arrive, so it is kept until the body has.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl Stream {
         Self { worker, waiting: None, pass: None, answered: false }
     }
 
-    fn refuse(&mut self, reply: &Reply) -> Action {
+    fn answer(&mut self, reply: &Reply) -> Action {
         self.answered = true;
         let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.send_http_response(reply.status, headers, Some(&reply.body));
@@ -57,10 +58,18 @@ impl Stream {
             }
         };
         match decision {
-            Decision::Refuse(reply) => self.refuse(&reply),
+            Decision::Refuse(reply) => self.answer(&reply),
             Decision::Admit(pass) => {
                 let round = pass.round.map(|round| round.to_string());
                 self.set_http_request_header(ROUND_HEADER, round.as_deref());
+                let ticket = {
+                    let mut worker = self.worker.borrow_mut();
+                    let nonce = worker.random.next();
+                    worker.gate.ticket(&pass, now_ms(), nonce)
+                };
+                if let Some(ticket) = ticket {
+                    self.set_http_request_header(TICKET_HEADER, Some(&ticket));
+                }
                 self.set_property(vec!["doorbuster.decision"], Some(b"admitted"));
                 self.set_property(vec!["doorbuster.round"], Some(round.unwrap_or_default().as_bytes()));
                 self.pass = Some(pass);
@@ -92,6 +101,13 @@ impl HttpContext for Stream {
         let (path, query) = split_path(&path);
         let config = Rc::clone(&self.worker.borrow().config);
         if !is_guarded(&config.guard, &method, path) {
+            if path == COUNT_PATH && method == b"GET" {
+                let campaign = campaign(query, config.default_campaign.as_ref());
+                let counted = self.worker.borrow_mut().gate.count(&campaign, &EnvoyShared);
+                if let Some(reply) = counted {
+                    return self.answer(&reply);
+                }
+            }
             self.remove_own_request_headers(&self.get_http_request_headers_bytes());
             return Action::Continue;
         }
@@ -100,7 +116,7 @@ impl HttpContext for Stream {
             // Most requests of a sold-out or closed campaign end here, having asked Envoy for two headers.
             let refused = self.worker.borrow_mut().gate.refuse_at_once(&campaign);
             if let Some(reply) = refused {
-                return self.refuse(&reply);
+                return self.answer(&reply);
             }
         }
         let headers = self.get_http_request_headers_bytes();
@@ -115,7 +131,7 @@ impl HttpContext for Stream {
             .and_then(|value| value.parse::<u64>().ok());
         if declared_bytes.is_some_and(|bytes| bytes > config.max_body_bytes as u64) {
             let reply = self.worker.borrow_mut().gate.refuse_body();
-            return self.refuse(&reply);
+            return self.answer(&reply);
         }
         self.waiting = Some(asked);
         Action::Pause
@@ -127,7 +143,7 @@ impl HttpContext for Stream {
         };
         if bytes > self.worker.borrow().config.max_body_bytes {
             let reply = self.worker.borrow_mut().gate.refuse_body();
-            return self.refuse(&reply);
+            return self.answer(&reply);
         }
         if end_of_stream {
             return self.decide(&asked);
