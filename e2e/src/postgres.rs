@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -64,12 +65,12 @@ impl Postgres {
         write_private(&password_file, &self.password)?;
         if let Some(account) = account() {
             let owner = format!("{account}:{account}");
-            run(Command::new("chown").arg("-R").arg(owner).arg(&self.home))?;
+            run("chown", Command::new("chown").arg("-R").arg(owner).arg(&self.home))?;
         }
         let mut initdb = as_account(&self.bin.join("initdb"));
         initdb.args(["--username=doorbuster", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"]);
         initdb.arg("--pwfile").arg(&password_file).arg("-D").arg(&unfinished);
-        run(&mut initdb)?;
+        run("initdb", &mut initdb)?;
         fs::remove_file(&password_file).context("cannot remove the password file")?;
         fs::rename(&unfinished, self.data()).context("cannot rename the new cluster")
     }
@@ -136,7 +137,7 @@ pub fn query(bin: &Path, url: &str, sql: &str) -> anyhow::Result<Vec<Vec<String>
     let mut psql = Command::new(bin.join("psql"));
     forget_own_settings(&mut psql);
     psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-F", SEPARATOR, "-d", url, "-c", sql]);
-    let output = psql.env("PGCONNECT_TIMEOUT", "5").output().context("cannot run psql")?;
+    let output = psql.env("PGCONNECT_TIMEOUT", "5").process_group(0).output().context("cannot run psql")?;
     ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr).trim());
     let text = String::from_utf8(output.stdout).context("psql answered with something else than UTF-8")?;
     Ok(text.lines().map(|line| line.split(SEPARATOR).map(ToOwned::to_owned).collect()).collect())
@@ -168,9 +169,10 @@ fn as_account(program: &Path) -> Command {
     command
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+fn run(what: &str, command: &mut Command) -> anyhow::Result<()> {
+    // In a process group of its own: Ctrl-C is for us to hear, and a cluster should not be left half made.
+    let output = command.process_group(0).output().with_context(|| format!("cannot run {what}"))?;
+    ensure!(output.status.success(), "{what} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
 

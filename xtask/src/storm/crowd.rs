@@ -1,12 +1,15 @@
 //! Runs k6 and reads what it saw.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use doorbuster_e2e::server::last_words;
+use doorbuster_e2e::process::{Launch, Process};
+use doorbuster_e2e::server::{last_words, log_path};
 use serde::Deserialize;
 
 use super::{CAMPAIGN, Options};
@@ -47,25 +50,31 @@ pub(super) fn release(
     k6: &Path,
     targets: &[String],
     options: &Options,
+    interrupted: &AtomicBool,
 ) -> anyhow::Result<Summary> {
     let seconds = options.requests.div_ceil(options.rate);
     step(&format!("{} requests by {} users at {}/s: about {seconds} s", options.requests, options.users, options.rate));
     let summary = checkout.private().join("storm.json");
-    let mut command = Command::new(k6);
-    command
-        .current_dir(checkout.root())
-        .args(["run", "--quiet", "--no-usage-report", "k6/flash-sale.js"])
+    let script = checkout.root().join("k6/flash-sale.js").display().to_string();
+    let launch = Launch::new(k6)
+        .args(["run", "--quiet", "--no-usage-report", &script])
         .env("TARGETS", targets.join(","))
         .env("CAMPAIGN", CAMPAIGN)
         .env("USERS", options.users.to_string())
         .env("REQUESTS", options.requests.to_string())
         .env("RATE", options.rate.to_string())
         .env("REPEAT_SHARE", options.repeat_share.to_string())
-        .env("SUMMARY", &summary);
-    let log = checkout.logs().join("storm-k6.log");
-    let out = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
-    let err = out.try_clone().context("cannot share a log file")?;
-    let status = command.stdin(Stdio::null()).stdout(out).stderr(err).status().context("cannot run k6")?;
+        .env("SUMMARY", summary.display().to_string());
+    let log = log_path(&checkout.logs(), "storm-k6");
+    let _first_time = fs::remove_file(&log);
+    let mut crowd = Process::spawn(&launch, &log)?;
+    let status = loop {
+        if let Some(status) = crowd.try_wait().context("cannot wait for k6")? {
+            break status;
+        }
+        ensure!(!interrupted.load(Ordering::Relaxed), "interrupted");
+        thread::sleep(Duration::from_millis(50));
+    };
     ensure!(
         status.success() || status.code() == Some(THRESHOLDS_CROSSED),
         "k6 failed ({status}); {}",

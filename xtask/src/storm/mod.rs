@@ -5,7 +5,6 @@ mod ledger;
 mod verdict;
 
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 
 use clap::Args;
 use doorbuster_e2e::operator::open_all_day;
@@ -71,7 +70,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
         redis_server: servers.redis_server,
         postgres_bin: servers.postgres_bin,
     };
-    // Ctrl-C ends k6, which shares our terminal; we stay to stop the servers and to clean up.
+    // From here on, Ctrl-C must not end us before the servers are stopped and their files removed.
     let interrupted = interrupt_flag()?;
     step("starting a stack of its own");
     let stack = Stack::builder()
@@ -83,11 +82,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
         .start()?;
     stack.announce(CAMPAIGN, &open_all_day(options.quota))?;
     let targets: Vec<String> = (0..options.gateways.into()).map(|index| stack.url(index)).collect();
-    let summary = crowd::release(checkout, &k6, &targets, options)?;
-    if interrupted.load(Ordering::Relaxed) {
-        step("interrupted");
-        return Ok(ExitCode::FAILURE);
-    }
+    let summary = crowd::release(checkout, &k6, &targets, options, &interrupted)?;
     let expected = options.quota.min(summary.users);
     let ledger = Ledger::read(&stack, CAMPAIGN, expected)?;
     let traffic = Traffic::read(&stack, options.gateways.into())?;
