@@ -3,8 +3,9 @@
 mod input;
 
 use chrono::{DateTime, FixedOffset};
+use doorbuster_domain::count::Rounds;
 use doorbuster_domain::id::CampaignId;
-use doorbuster_domain::schedule::{FieldError, Round, Schedule, ScheduleSpec};
+use doorbuster_domain::schedule::{FieldError, Phase, Round, Schedule, ScheduleSpec};
 use doorbuster_domain::validity::Validity;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -95,16 +96,15 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    /// The round to speak of at `now_ms`: the current one, else the next, else the last; and when the one after opens.
+    /// The rounds to speak of at `now_ms` (Unix milliseconds).
     #[must_use]
-    pub fn round_to_speak_of(&self, now_ms: i64) -> (Round, Option<DateTime<FixedOffset>>) {
-        use doorbuster_domain::schedule::Phase;
-        let round = match self.schedule.phase(now_ms) {
-            Phase::NotStarted { next } | Phase::OutsideHours { next } => next,
-            Phase::Open { round } => round,
-            Phase::Ended { last } => last,
-        };
-        (round, self.opens_after(round))
+    pub fn rounds(&self, now_ms: i64) -> Rounds {
+        let phase = self.schedule.phase(now_ms);
+        let (Phase::NotStarted { next: round }
+        | Phase::Open { round }
+        | Phase::OutsideHours { next: round }
+        | Phase::Ended { last: round }) = phase;
+        Rounds { phase, round, next: self.schedule.round_after(round.id) }
     }
 
     /// When the round after `round` opens.

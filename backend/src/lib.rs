@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use axum::serve::ListenerExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -103,8 +104,12 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
 }
 
 async fn serve(app: &Arc<App>, listeners: Listeners, stop: CancellationToken) -> anyhow::Result<()> {
-    let public = axum::serve(listeners.public, http::public_router(Arc::clone(app)));
-    let ops = axum::serve(listeners.ops, http::ops_router(Arc::clone(app)));
+    // Replies are written whole; waiting for more would only delay them.
+    let nodelay = |stream: &mut TcpStream| {
+        let _ = stream.set_nodelay(true);
+    };
+    let public = axum::serve(listeners.public.tap_io(nodelay), http::public_router(Arc::clone(app)));
+    let ops = axum::serve(listeners.ops.tap_io(nodelay), http::ops_router(Arc::clone(app)));
     let public = public.with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
     let ops = ops.with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
     let overdue = async {

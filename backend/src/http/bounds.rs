@@ -8,10 +8,10 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
-use doorbuster_domain::refusal::{Problem, Refusal};
+use doorbuster_domain::refusal::Refusal;
 
 use super::App;
-use super::error::Error;
+use super::error::{self, Error};
 
 /// No client request needs more.
 const LARGEST_BODY: usize = 4_096;
@@ -26,12 +26,11 @@ pub(super) async fn bounded(State(app): State<Arc<App>>, request: Request, next:
     if announced.is_some_and(|length: u64| length > LARGEST_BODY as u64) {
         return Err(Refusal::BodyTooLarge.into());
     }
-    let unavailable = || Error::from(Problem::ask_again(Refusal::Unavailable, None, rand::random()));
     // One that breaks off midway has no client any more to be told so.
     let body = tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, LARGEST_BODY))
         .await
-        .map_err(|_| unavailable())?
+        .map_err(|_| error::ask_again())?
         .map_err(|_| Refusal::BodyTooLarge)?;
-    let _place = app.places.try_acquire().map_err(|_| unavailable())?;
+    let _place = app.places.try_acquire().map_err(|_| error::ask_again())?;
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
 }

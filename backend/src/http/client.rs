@@ -8,18 +8,16 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post};
-use chrono::{DateTime, FixedOffset};
-use doorbuster_domain::id::{CampaignId, RoundId};
+use doorbuster_domain::id::CampaignId;
 use doorbuster_domain::notice::RESULT_HEADER;
-use doorbuster_domain::refusal::{Problem, Refusal, rfc3339};
+use doorbuster_domain::refusal::{Problem, Refusal};
 use doorbuster_domain::request;
-use serde::Serialize;
 use serde_json::json;
 
 use super::error::Error;
 use super::reply::CouponBody;
 use super::{App, bounds, coupons, reply};
-use crate::issuance::{Answer, Reply, State as CampaignState};
+use crate::issuance::{Answer, Reply};
 
 static RESULT: HeaderName = HeaderName::from_static(RESULT_HEADER);
 
@@ -69,20 +67,6 @@ async fn issue(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Res
     response
 }
 
-#[derive(Serialize)]
-struct Count<'a> {
-    campaign: &'a CampaignId,
-    round: RoundId,
-    state: CampaignState,
-    quota: Option<u64>,
-    issued: u64,
-    remaining: Option<u64>,
-    opens_at: String,
-    closes_at: String,
-    next_opens_at: Option<String>,
-    as_of: String,
-}
-
 async fn count(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error> {
     let id = campaign(&app, &uri)?;
     let snapshot = app.catalog.snapshot();
@@ -93,21 +77,7 @@ async fn count(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error>
             Problem::ask_again(Refusal::Unavailable, Some(&id), rand::random()).into()
         });
     };
-    let standing = app.issuance.standing(campaign).await?;
-    let text = |instant: DateTime<FixedOffset>| rfc3339(&instant);
-    let quota = campaign.spec.quota;
-    let body = Count {
-        campaign: &id,
-        round: standing.round.id,
-        state: standing.state,
-        quota,
-        issued: standing.issued,
-        remaining: quota.map(|quota| quota.saturating_sub(standing.issued)),
-        opens_at: text(standing.round.opens),
-        closes_at: text(standing.round.closes),
-        next_opens_at: standing.next_opens.map(text),
-        as_of: text(standing.as_of),
-    };
+    let body = app.issuance.count(campaign).await?;
     let mut response = reply::json(StatusCode::OK, &body);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"));
     Ok(response)

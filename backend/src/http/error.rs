@@ -53,14 +53,22 @@ impl From<ChangeError> for Error {
             ChangeError::Invalid(field) => {
                 Problem { errors: vec![field], ..Problem::new(Refusal::InvalidInput) }.into()
             }
-            ChangeError::Database(error) => unavailable(&error),
-            ChangeError::Redis(error) => unavailable(&error),
+            ChangeError::Database(_) | ChangeError::Redis(_) => {
+                tracing::warn!(%error, "a change cannot be made, or nobody knows whether it was");
+                ask_again()
+            }
         }
     }
 }
 
+/// Not a warning: a crowd asks, and who watches the stores says it once a second.
 fn unavailable(error: &impl std::error::Error) -> Error {
-    tracing::warn!(%error, "a request cannot be answered");
+    tracing::debug!(%error, "a request cannot be answered");
+    ask_again()
+}
+
+/// `unavailable`, about nothing in particular.
+pub(super) fn ask_again() -> Error {
     Problem::ask_again(Refusal::Unavailable, None, rand::random()).into()
 }
 

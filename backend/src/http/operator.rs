@@ -102,7 +102,7 @@ async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Error> {
     let body = body.map_err(|_| Refusal::BodyTooLarge)?;
-    let value = serde_json::from_slice(&body).map_err(|_| Refusal::MalformedInput)?;
+    let value = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
     let id = CampaignId::parse(path.get("id")).map_err(|rule| vec![FieldError::new("id", rule.to_string())]);
     let (id, (spec, schedule)) = match (id, Spec::from_json(&value)) {
         (Ok(id), Ok(read)) => (id, read),
@@ -115,6 +115,16 @@ async fn put(
     tracing::info!(campaign = %id, version = campaign.version, "an operator wrote a campaign");
     let status = if put == Put::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(with_etag(status, &campaign))
+}
+
+/// A number like 1e400 is JSON all the same, but nothing that any field could hold.
+fn unreadable(error: &serde_json::Error) -> Problem {
+    let message = error.to_string();
+    if message.starts_with("number out of range") {
+        Problem { errors: vec![FieldError::new("", message)], ..Problem::new(Refusal::InvalidInput) }
+    } else {
+        Problem::new(Refusal::MalformedInput)
+    }
 }
 
 async fn delete(State(app): State<Arc<App>>, path: PathParameters, headers: HeaderMap) -> Result<Response, Error> {
@@ -140,9 +150,9 @@ async fn round(State(app): State<Arc<App>>, path: PathParameters) -> Result<Resp
     let campaign = app.postgres.campaign(&existing(&path)?).await?.ok_or(Refusal::UnknownCampaign)?;
     let name: Option<RoundId> = path.get("round").parse().ok();
     let round = name.and_then(|name| campaign.schedule.round(name)).ok_or(Refusal::NotFound)?;
-    let issued = app.postgres.issued(&campaign.id, round.id).await?;
-    let counts = app.redis.counts(&[(&campaign.id, round.id)]).await?;
-    let pending = counts.first().map_or(0, |counts| counts.pending);
+    let asked = [(&campaign.id, round.id)];
+    let issued = app.postgres.issued(&asked).await?.first().copied().unwrap_or(0);
+    let pending = app.redis.counts(&asked).await?.first().map_or(0, |counts| counts.pending);
     Ok(reply::json(
         StatusCode::OK,
         &json!({

@@ -15,7 +15,7 @@ use doorbuster_domain::id::{CampaignId, RoundId};
 use tokio_util::task::TaskTracker;
 
 pub use request::{Answer, Reply};
-pub use standing::{Standing, StandingError, State};
+pub use standing::StandingError;
 
 use crate::catalog::Catalog;
 use crate::changes::Changes;

@@ -151,7 +151,7 @@ impl Issuance {
         let decision = match self.redis.issue(&ask).await {
             Ok(decision) => decision,
             Err(error) => {
-                tracing::warn!(%error, campaign = %id, "an issue request cannot be decided");
+                tracing::debug!(%error, campaign = %id, "an issue request cannot be decided");
                 return Step::Reply(circumstances.ask_again(Refusal::Unavailable));
             }
         };
@@ -161,7 +161,7 @@ impl Issuance {
             Verdict::Stale { version } => match self.changes.catch_up(id, version).await {
                 Ok(()) => Step::Again,
                 Err(error) => {
-                    tracing::warn!(%error, campaign = %id, "cannot catch up with a newer version");
+                    tracing::debug!(%error, campaign = %id, "cannot catch up with a newer version");
                     Step::Reply(circumstances.ask_again(Refusal::Unavailable))
                 }
             },
@@ -244,7 +244,7 @@ impl Issuance {
         };
         circumstances.issued = self.progress.hear(key, 0);
         if let Err(error) = self.resolve(key, &held, &committed).await {
-            tracing::warn!(%error, campaign = %key.campaign, "a conflict cannot be resolved; the sweeper will");
+            tracing::debug!(%error, campaign = %key.campaign, "a conflict cannot be resolved; the sweeper will");
             return Step::Reply(circumstances.ask_again(Refusal::Unavailable));
         }
         match committed {
@@ -271,7 +271,7 @@ impl Issuance {
     async fn pending(&self, circumstances: &Circumstances<'_>, round: Round, code: CouponCode) -> Reply {
         let pointed = self.redis.point(circumstances.campaign, round.id, code, round.closes_ms()).await;
         if let Err(error) = pointed {
-            tracing::warn!(%error, %code, "the location of a pending coupon will not find it before it is committed");
+            tracing::debug!(%error, %code, "the location of a pending coupon will not find it before it is committed");
         }
         circumstances.reply(Outcome::Pending, Answer::Pending(code))
     }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, FixedOffset};
-use doorbuster_domain::id::CampaignId;
-use doorbuster_domain::schedule::{Phase, Round};
+use doorbuster_domain::count::Count;
+use doorbuster_domain::id::{CampaignId, RoundId};
+use doorbuster_domain::schedule::Round;
 use doorbuster_domain::wire::SyncCampaign;
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{Issuance, RoundKey};
@@ -16,39 +15,6 @@ use crate::store::redis::{Reading, RedisError, RoundCounts};
 
 /// Rounds asked about in one round trip.
 const ASKED_AT_ONCE: usize = 200;
-
-/// What the contract calls a campaign's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// After the last round.
-    Ended,
-    /// An operator paused it.
-    Paused,
-    /// Before the first round.
-    Scheduled,
-    /// Between rounds.
-    Closed,
-    /// The round's quota is committed.
-    SoldOut,
-    /// None of these.
-    Open,
-}
-
-/// Where a campaign stands.
-#[derive(Debug)]
-pub struct Standing {
-    /// Its state.
-    pub state: State,
-    /// The current round, else the next, else the last.
-    pub round: Round,
-    /// When the round after that opens.
-    pub next_opens: Option<DateTime<FixedOffset>>,
-    /// Committed coupons of that round.
-    pub issued: u64,
-    /// By Redis's clock, in the campaign's zone.
-    pub as_of: DateTime<FixedOffset>,
-}
 
 /// Neither store can tell.
 #[derive(Debug, thiserror::Error)]
@@ -77,19 +43,13 @@ impl Issuance {
     ///
     /// # Errors
     /// If it cannot be known.
-    pub async fn standing(&self, campaign: &Campaign) -> Result<Standing, StandingError> {
+    pub async fn count(&self, campaign: &Campaign) -> Result<Count, StandingError> {
         let now_ms = self.now().await?.now_ms;
-        let (round, next_opens) = campaign.round_to_speak_of(now_ms);
-        let issued = if now_ms < round.opens_ms() { 0 } else { self.issued(&campaign.id, round).await? };
-        let state = match campaign.schedule.phase(now_ms) {
-            Phase::Ended { .. } => State::Ended,
-            _ if campaign.paused => State::Paused,
-            Phase::NotStarted { .. } => State::Scheduled,
-            Phase::OutsideHours { .. } => State::Closed,
-            Phase::Open { .. } if campaign.spec.quota.is_some_and(|quota| issued >= quota) => State::SoldOut,
-            Phase::Open { .. } => State::Open,
-        };
-        Ok(Standing { state, round, next_opens, issued, as_of: campaign.schedule.local(now_ms) })
+        let rounds = campaign.rounds(now_ms);
+        let has_opened = rounds.round.opens_ms() <= now_ms;
+        let issued = if has_opened { self.issued(&campaign.id, rounds.round).await? } else { 0 };
+        let as_of = campaign.schedule.local(now_ms);
+        Ok(Count::new(&campaign.id, &rounds, campaign.paused, campaign.spec.quota, issued, as_of))
     }
 
     /// Committed coupons of a round: from Redis while it knows the round, since a crowd may ask, else from PostgreSQL.
@@ -98,7 +58,7 @@ impl Issuance {
         let counts = self.redis.counts(&[(campaign, round.id)]).await.ok();
         let issued = match counts.as_deref() {
             Some([counts]) if counts.warm => counts.committed,
-            _ => self.postgres.issued(campaign, round.id).await?,
+            _ => self.postgres.issued(&[(campaign, round.id)]).await?.first().copied().unwrap_or(0),
         };
         Ok(self.progress.hear(&key, issued))
     }
@@ -113,7 +73,7 @@ impl Issuance {
             .campaigns
             .values()
             .map(|campaign| {
-                let (round, _) = campaign.round_to_speak_of(now_ms);
+                let round = campaign.rounds(now_ms).round;
                 // Those that are over come last.
                 let nearness = if round.closes_ms() <= now_ms { i64::MAX } else { round.opens_ms() };
                 (nearness, campaign, round)
@@ -127,6 +87,13 @@ impl Issuance {
         for chunk in campaigns.chunks(ASKED_AT_ONCE) {
             let asked: Vec<_> = chunk.iter().map(|(_, campaign, round)| (&campaign.id, round.id)).collect();
             let counts = self.redis.counts(&asked).await?;
+            let opened: Vec<_> = chunk
+                .iter()
+                .zip(&counts)
+                .filter(|((_, _, round), counts)| !counts.warm && round.opens_ms() <= now_ms)
+                .map(|((_, campaign, round), _)| (&campaign.id, round.id))
+                .collect();
+            self.hear_from_postgres(&opened).await;
             for ((_, campaign, round), counts) in chunk.iter().zip(counts) {
                 told.push(self.told(campaign, *round, counts, now_ms));
             }
@@ -134,9 +101,24 @@ impl Issuance {
         Ok((told, complete))
     }
 
+    /// Hears the counts of rounds that Redis lost, or keeps no more. Without PostgreSQL, what was heard before holds.
+    async fn hear_from_postgres(&self, rounds: &[(&CampaignId, RoundId)]) {
+        if rounds.is_empty() {
+            return;
+        }
+        match self.postgres.issued(rounds).await {
+            Ok(issued) => {
+                for ((campaign, round), issued) in rounds.iter().zip(issued) {
+                    self.progress.hear(&RoundKey { campaign: (*campaign).clone(), round: *round }, issued);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the counts of cold rounds are not known"),
+        }
+    }
+
     fn told(&self, campaign: &Campaign, round: Round, counts: RoundCounts, now_ms: i64) -> SyncCampaign {
         let key = RoundKey { campaign: campaign.id.clone(), round: round.id };
-        // A cold round's counts are those of what Redis lost; what this process heard holds all the same.
+        // What Redis holds of a cold round is what it has not lost yet.
         let (committed, pending) = if counts.warm { (counts.committed, counts.pending) } else { (0, 0) };
         let issued = self.progress.hear(&key, committed);
         SyncCampaign {

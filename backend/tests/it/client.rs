@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::world::{Reply, World, campaign, eventually, in_world};
+use crate::world::{Reply, World, campaign, eventually, hours_east, in_world};
 
 async fn count(world: &World) -> Value {
     world.get(0, "/v1/coupon/count?campaign=spring", "").await.body
@@ -177,10 +177,9 @@ async fn an_opening_and_a_closing_are_seen_by_redis_clock() {
     in_world(async |world| {
         let at = world.start().await;
         let now = world.now().await;
-        let time = |seconds| (now + chrono::TimeDelta::seconds(seconds)).format("%H:%M:%S").to_string();
-        let day = now.format("%Y-%m-%d").to_string();
-        // A minute around midnight would put opening and closing on two dates; the schedule can say that too.
-        let schedule = json!({"timezone": "UTC", "first_day": day, "last_day": day, "opens": time(2), "closes": time(4)});
+        let local = now + chrono::TimeDelta::hours(hours_east(now));
+        let time = |seconds| (local + chrono::TimeDelta::seconds(seconds)).format("%H:%M:%S").to_string();
+        let schedule = world.daily(&time(2), &time(4), 0, 0).await;
         world.put(at, "spring", &campaign(schedule, Value::Null)).await;
         let mut heard = vec!["not_started".to_owned()];
         eventually("the end", async || {

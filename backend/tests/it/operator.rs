@@ -90,6 +90,12 @@ async fn what_does_not_hold_is_said_at_once_and_not_stored() {
             let reply = put_raw(world, "/spring", not_json.to_owned()).await;
             assert_eq!((reply.status.as_u16(), reply.told()), (400, "invalid_input"), "{not_json}");
         }
+        let reply = put_raw(world, "/spring", "{\"quota\": 1e400}".to_owned()).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.told()),
+            (422, "invalid_input"),
+            "JSON, though no number can be so large"
+        );
         assert_eq!(put_raw(world, "/spring", " ".repeat(70_000)).await.told(), "body_too_large");
 
         let mut body = world.open(-1).await;

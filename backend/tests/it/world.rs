@@ -175,7 +175,7 @@ impl World {
     /// A daily schedule in a zone where it is noon or soon after, from so many days from today to so many.
     pub(crate) async fn daily(&self, opens: &str, closes: &str, first: i64, last: i64) -> Value {
         let now = self.now().await;
-        let hours_east = 12 - now.format("%H").to_string().parse::<i64>().unwrap();
+        let hours_east = hours_east(now);
         // POSIX signs: Etc/GMT-9 is nine hours east.
         let timezone = format!("Etc/GMT{:+}", -hours_east);
         let day = |days| (now + chrono::TimeDelta::days(days)).format("%Y-%m-%d").to_string();
@@ -217,6 +217,11 @@ pub(crate) fn campaign(schedule: Value, quota: Value) -> Value {
     json!({"title": "Spring 50%", "vendor": "acme", "currency": "KRW", "schedule": schedule, "quota": quota,
         "discount": {"kind": "percent", "value": 50, "max_amount": 10000}, "min_order_amount": 20000,
         "validity": {"days": 30, "from": "event_end", "redeemable": "on_issue"}})
+}
+
+/// How far east of Greenwich it is noon or soon after; the date is the same there.
+pub(crate) fn hours_east(now: chrono::DateTime<chrono::Utc>) -> i64 {
+    12 - i64::from(chrono::Timelike::hour(&now))
 }
 
 /// A reply, read whole.

@@ -135,11 +135,6 @@ impl Postgres {
         Ok(listener)
     }
 
-    /// Ends all connections, once what they are doing is done.
-    pub async fn close(&self) {
-        self.pool.close().await;
-    }
-
     async fn within<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DatabaseError> {
         match tokio::time::timeout(self.deadline, work).await {
             Ok(outcome) => Ok(outcome?),

@@ -3,11 +3,11 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
+use doorbuster_domain::schedule::Schedule;
+use sqlx::types::Json;
 
 use super::{DatabaseError, Postgres, signed, unsigned};
 use crate::campaign::Spec;
-use doorbuster_domain::schedule::Schedule;
-use sqlx::types::Json;
 
 /// A round whose hydration has begun: commits reserved under earlier epochs are refused from now on, so what it holds
 /// does not change until Redis shows the new epoch.
@@ -118,20 +118,25 @@ impl Postgres {
             .collect()
     }
 
-    /// How many coupons of a round exist.
+    /// How many coupons of each round exist.
     ///
     /// # Errors
     /// If PostgreSQL does not answer.
-    pub async fn issued(&self, campaign: &CampaignId, round: RoundId) -> Result<u64, DatabaseError> {
-        let issued: Option<i64> = self
+    pub async fn issued(&self, rounds: &[(&CampaignId, RoundId)]) -> Result<Vec<u64>, DatabaseError> {
+        let (campaigns, dates): (Vec<_>, Vec<_>) =
+            rounds.iter().map(|(campaign, round)| (campaign.to_string(), round.0)).unzip();
+        let issued: Vec<Option<i64>> = self
             .within(
-                sqlx::query_scalar("SELECT issued FROM rounds WHERE campaign = $1 AND round = $2")
-                    .bind(campaign.as_str())
-                    .bind(round.0)
-                    .fetch_optional(&self.pool),
+                sqlx::query_scalar(
+                    "SELECT rounds.issued FROM unnest($1, $2) WITH ORDINALITY AS asked (campaign, round, place)
+                       LEFT JOIN rounds USING (campaign, round) ORDER BY place",
+                )
+                .bind(campaigns)
+                .bind(dates)
+                .fetch_all(&self.pool),
             )
             .await?;
-        Ok(unsigned(issued.unwrap_or(0)))
+        Ok(issued.into_iter().map(|issued| unsigned(issued.unwrap_or(0))).collect())
     }
 
     /// All rounds that close after `since_ms`, Unix milliseconds.
