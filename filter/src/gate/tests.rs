@@ -7,6 +7,7 @@ use doorbuster_domain::wire::{SyncCampaign, SyncResponse};
 
 use super::*;
 use crate::host::model::Model;
+use crate::sync::Snapshot;
 
 /// 2026-05-01T13:30:00+09:00, half an hour into the first round.
 const NOW: i64 = 1_777_609_800_000;

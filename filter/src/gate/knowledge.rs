@@ -1,0 +1,124 @@
+//! How a worker comes to know the campaigns: from the configuration, from the snapshot in shared data, and, in the one
+//! worker that syncs for the process, from the backend.
+
+use doorbuster_domain::id::CampaignId;
+use doorbuster_domain::wire::Totals;
+
+use super::campaign::Campaign;
+use super::{Gate, Synced};
+use crate::config;
+use crate::credits::Terms;
+use crate::host::SharedData;
+use crate::state;
+use crate::sync::{self, Snapshot};
+
+impl Gate {
+    pub(super) fn stored_snapshot(&mut self, shared: &dyn SharedData) -> Option<Snapshot> {
+        self.generation = state::generation(shared);
+        // One of an older layout counts as none; the next sync replaces it.
+        state::snapshot(shared).and_then(|bytes| serde_json::from_slice(&bytes).ok())
+    }
+
+    pub(super) fn claim_ledgers(&self, shared: &dyn SharedData, snapshot: Option<&Snapshot>) {
+        let written = self.config.campaigns.iter().map(|campaign| &campaign.id);
+        let told = snapshot.iter().flat_map(|snapshot| snapshot.response.campaigns.iter().map(|campaign| &campaign.id));
+        let wanted: Vec<&CampaignId> = written.chain(told).collect();
+        let most_synced = self.config.sync.as_ref().map_or(0, |sync| sync.max_campaigns as usize);
+        state::assign_ledgers(shared, &wanted, self.config.campaigns.len() + most_synced);
+    }
+
+    /// Rebuilds the campaigns from the configuration and a snapshot; a synced campaign wins over a written one.
+    pub(super) fn load(&mut self, shared: &dyn SharedData, snapshot: Option<Snapshot>) {
+        let snapshot = snapshot.filter(|_| self.config.sync.is_some());
+        let keys = state::ledger_keys(shared);
+        let mut before = std::mem::take(&mut self.campaigns);
+        self.synced = snapshot.as_ref().map(|snapshot| Synced {
+            received_ms: snapshot.received_ms,
+            clock: snapshot.clock,
+            complete: snapshot.response.complete,
+        });
+        let now_ms = self.clock().at(self.tick_ms);
+        let hash_key = self.process.hash_key;
+        let mut place = |campaign: Campaign| {
+            let campaign = match before.remove(&campaign.id) {
+                Some(known) => known.succeeded_by(campaign),
+                None => campaign,
+            };
+            self.campaigns.insert(campaign.id.clone(), campaign);
+        };
+        for written in &self.config.campaigns {
+            if let Some(account) = keys.get(written.id.as_str()) {
+                place(Campaign::written(written, account.clone(), &hash_key, now_ms));
+            }
+        }
+        for told in snapshot.into_iter().flat_map(|snapshot| snapshot.response.campaigns) {
+            if let Some(account) = keys.get(told.id.as_str()) {
+                place(Campaign::told(told, account.clone(), &hash_key));
+            }
+        }
+    }
+}
+
+/// The worker that syncs for the process.
+impl Gate {
+    /// The body of a sync that is about to be sent. The accounts remember what they hold, so that the answer can be told
+    /// from it.
+    pub fn ask(&mut self, sync: &config::Sync, shared: &dyn SharedData, host_ms: i64) -> Vec<u8> {
+        let now_ms = self.clock().at(host_ms);
+        let clockwork = self.clockwork;
+        for campaign in self.campaigns.values().filter(|campaign| campaign.is_active(now_ms)) {
+            let _ = state::update_ledger(shared, &campaign.account, campaign.tag, &mut self.cas_retries, |ledger| {
+                if ledger.tag == campaign.tag {
+                    ledger.ask(&clockwork, host_ms);
+                }
+            });
+        }
+        let totals = self.unreported(shared);
+        sync::request_body(&self.process.gateway, sync.max_campaigns, totals)
+    }
+
+    /// Totals that have changed since the backend last answered.
+    fn unreported(&mut self, shared: &dyn SharedData) -> Vec<Totals> {
+        self.reporting.clear();
+        let mut changed = Vec::new();
+        for campaign in self.campaigns.values() {
+            for totals in state::totals(shared, &campaign.account, &campaign.id) {
+                let round = (totals.campaign.clone(), totals.round);
+                let sum = totals.decisions.values().sum();
+                if self.reported.get(&round) != Some(&sum) {
+                    self.reporting.push((round, sum));
+                    changed.push(totals);
+                }
+            }
+        }
+        changed
+    }
+
+    /// Takes in the answer to a sync: the accounts first, then the snapshot for the other workers.
+    pub fn accept(&mut self, snapshot: Snapshot, shared: &dyn SharedData) {
+        self.reported.extend(self.reporting.drain(..));
+        self.reported.retain(|(id, _), _| self.campaigns.contains_key(id));
+        self.claim_ledgers(shared, Some(&snapshot));
+        let keys = state::ledger_keys(shared);
+        for told in &snapshot.response.campaigns {
+            let open = told.round.filter(|round| {
+                let current = told.timetable.rounds.first();
+                current.is_some_and(|current| current.id == *round && current.contains(snapshot.response.now_ms))
+            });
+            let (Some(round), Some(account)) = (open, keys.get(told.id.as_str())) else { continue };
+            let tag = self.process.hash_key.campaign(&told.id);
+            let terms = Terms { tag, version: told.version, quota: told.quota, round };
+            let _ = state::update_ledger(shared, account, tag, &mut self.cas_retries, |ledger| {
+                ledger.answer(&terms, told.issued, told.reserved, snapshot.response.gateways);
+            });
+        }
+        state::publish_snapshot(shared, &serde_json::to_vec(&snapshot).unwrap_or_default());
+        self.load(shared, Some(snapshot));
+    }
+
+    /// Age of the newest snapshot, milliseconds; none before the first.
+    #[must_use]
+    pub fn snapshot_age_ms(&self, host_ms: i64) -> Option<u64> {
+        self.synced.map(|synced| host_ms.abs_diff(synced.received_ms))
+    }
+}
