@@ -55,6 +55,12 @@ pub fn contains(shard: &[u8], hash: u64) -> bool {
     set_of(shard, hash).chunks_exact(HASH_BYTES).any(|place| place == wanted)
 }
 
+/// How many hashes `shard` holds.
+#[must_use]
+pub fn filled(shard: &[u8]) -> usize {
+    shard.chunks_exact(HASH_BYTES).filter(|place| place.iter().any(|byte| *byte != 0)).count()
+}
+
 /// Puts `hash` first in its set of `shard`; the one that was there longest falls out.
 pub fn insert(shard: &mut Vec<u8>, hash: u64) {
     shard.resize(SHARD_BYTES, 0);
@@ -104,6 +110,7 @@ mod tests {
             insert(&mut shard, *hash);
         }
         assert_eq!(shard.len(), SHARD_BYTES);
+        assert_eq!(filled(&shard), WAYS);
         assert!(!contains(&shard, same_set[0]));
         assert!(same_set[1..].iter().all(|hash| contains(&shard, *hash)));
     }

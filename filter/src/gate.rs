@@ -47,6 +47,8 @@ pub struct Gate {
     /// Counts of requests that name no known campaign.
     unknown_tally: Tally,
     cas_retries: u64,
+    /// How far this worker has looked through the table of winners, and how many it has found.
+    surveyed: (usize, usize),
     /// How many decisions of a round the backend knows of, if this worker syncs; and will, once it answers.
     reported: HashMap<(CampaignId, RoundId), u64>,
     reporting: Vec<((CampaignId, RoundId), u64)>,
@@ -102,6 +104,7 @@ impl Gate {
             tick_ms: now_ms,
             unknown_tally: Tally::default(),
             cas_retries: 0,
+            surveyed: (0, 0),
             reported: HashMap::new(),
             reporting: Vec::new(),
         };

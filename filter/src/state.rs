@@ -261,6 +261,18 @@ impl Duplicates {
         });
     }
 
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// How many hashes `count` shards from `first` on hold.
+    pub fn filled(&self, shared: &dyn SharedData, first: usize, count: usize) -> usize {
+        let surveyed = self.shards.iter().skip(first).take(count);
+        surveyed.filter_map(|key| shared.get(key)).map(|(shard, _)| duplicates::filled(&shard)).sum()
+    }
+
     fn key(&self, hash: u64) -> Option<&str> {
         self.shards.get(duplicates::shard_of(hash, self.shards.len())?).map(String::as_str)
     }

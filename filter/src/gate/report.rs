@@ -6,6 +6,9 @@ use super::Gate;
 use crate::host::SharedData;
 use crate::state;
 
+/// Shards looked at in one go: the whole default table in a quarter of a minute.
+const SURVEYED_AT_ONCE: usize = 64;
+
 impl Gate {
     /// Hands out the counts since the last call, by campaign, none for requests that named no known one; and adds them
     /// to the process's totals.
@@ -27,6 +30,19 @@ impl Gate {
                 state::add_totals(shared, &campaign.account, id, round, &counts);
             }
         }
+    }
+
+    /// Looks through some of the table of winners. Once it has seen the whole of it: how many it holds.
+    pub fn survey_duplicates(&mut self, shared: &dyn SharedData) -> Option<u64> {
+        let (first, found) = self.surveyed;
+        let found = found + self.duplicates.filled(shared, first, SURVEYED_AT_ONCE);
+        let next = first + SURVEYED_AT_ONCE;
+        if next < self.duplicates.shards() {
+            self.surveyed = (next, found);
+            return None;
+        }
+        self.surveyed = (0, 0);
+        u64::try_from(found).ok()
     }
 
     /// Takes the number of compare-and-swaps lost to other workers since the last call.

@@ -102,6 +102,9 @@ impl RootContext for Root {
             return;
         }
         self.metrics.set("doorbuster.credits_in_flight", worker.gate.credits_in_flight(&EnvoyShared, now_ms));
+        if let Some(filled) = worker.gate.survey_duplicates(&EnvoyShared) {
+            self.metrics.set("doorbuster.duplicates_filled", filled);
+        }
         let Some(sync) = worker.config.sync.clone() else {
             self.next_sync_ms = now_ms + LEASE_MS / 4;
             return;

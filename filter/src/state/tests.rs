@@ -89,6 +89,7 @@ fn the_number_of_keys_is_a_constant() {
         table.insert(&shared, spread, &mut 0);
         assert!(table.contains(&shared, spread));
     }
+    assert_eq!(table.filled(&shared, 0, table.shards()), 4 * SHARD_BYTES / 8, "full");
     assert_eq!(shared.keys(), 4);
     assert!(!Duplicates::new(0).contains(&shared, 1));
 }
