@@ -65,11 +65,7 @@ impl Circumstances<'_> {
     }
 
     fn refuse(&self, problem: Problem) -> Reply {
-        let outcome = match problem.refusal {
-            Refusal::SoldOut => Outcome::SoldOut,
-            Refusal::AlreadyIssued => Outcome::AlreadyIssued,
-            _ => Outcome::Refused,
-        };
+        let outcome = if problem.refusal == Refusal::SoldOut { Outcome::SoldOut } else { Outcome::Refused };
         self.reply(outcome, Answer::Refused(Box::new(problem), None))
     }
 
@@ -78,12 +74,24 @@ impl Circumstances<'_> {
         self.refuse(Problem::ask_again(refusal, Some(self.campaign), rand::random()))
     }
 
+    fn already_issued(&self, round: Round, coupon: Option<Box<Coupon>>) -> Reply {
+        let problem = Problem::already_issued(self.campaign, round.id);
+        self.reply(Outcome::AlreadyIssued, Answer::Refused(Box::new(problem), coupon))
+    }
+
     fn about(&self, refusal: Refusal) -> Reply {
         self.refuse(Problem::about(refusal, self.campaign))
     }
 }
 
-/// How one look at Redis ends.
+/// The round that a request is decided in.
+struct Opening {
+    campaign: Arc<Campaign>,
+    round: Round,
+    key: RoundKey,
+}
+
+/// How one attempt to decide ends.
 enum Step {
     Reply(Reply),
     /// Things have changed; look again.
@@ -112,35 +120,15 @@ impl Issuance {
         code: &mut CouponCode,
         until: Instant,
     ) -> Step {
-        let id = circumstances.campaign;
-        let snapshot = self.catalog.snapshot();
-        let Some(campaign) = snapshot.campaigns.get(id).cloned() else {
-            let unknown = snapshot.is_fresh();
-            return Step::Reply(if unknown {
-                circumstances.about(Refusal::UnknownCampaign)
-            } else {
-                circumstances.ask_again(Refusal::Unavailable)
-            });
+        let opening = match self.opening(circumstances).await {
+            Ok(opening) => opening,
+            Err(refused) => return Step::Reply(refused),
         };
-        circumstances.known = Some(Arc::clone(&campaign));
-
-        let Some((phase, now_ms)) = self.phase(&campaign).await else {
-            return Step::Reply(circumstances.ask_again(Refusal::Unavailable));
-        };
-        let ended = matches!(phase, Phase::Ended { .. });
-        if campaign.paused && !ended {
-            return Step::Reply(circumstances.about(Refusal::Paused));
-        }
-        let Phase::Open { round } = phase else {
-            let refused = Problem::outside(id, &phase, now_ms).unwrap_or_else(|| Problem::about(Refusal::Ended, id));
-            return Step::Reply(circumstances.refuse(refused));
-        };
-        let key = RoundKey { campaign: id.clone(), round: round.id };
-        circumstances.round = Some(round);
-        circumstances.issued = self.progress.hear(&key, 0);
-
+        let Opening { campaign, round, key } = &opening;
+        circumstances.round = Some(*round);
+        circumstances.issued = self.progress.hear(key, 0);
         let ask = Ask {
-            campaign: id,
+            campaign: &campaign.id,
             round: round.id,
             user: user.as_ref().ok(),
             code: *code,
@@ -151,43 +139,64 @@ impl Issuance {
         let decision = match self.redis.issue(&ask).await {
             Ok(decision) => decision,
             Err(error) => {
-                tracing::debug!(%error, campaign = %id, "an issue request cannot be decided");
+                tracing::debug!(%error, campaign = %campaign.id, "an issue request cannot be decided");
                 return Step::Reply(circumstances.ask_again(Refusal::Unavailable));
             }
         };
-        circumstances.issued = self.progress.hear(&key, decision.committed);
+        circumstances.issued = self.progress.hear(key, decision.committed);
         match decision.verdict {
-            Verdict::Cold => self.warm(&key, circumstances, until).await,
-            Verdict::Stale { version } => match self.changes.catch_up(id, version).await {
-                Ok(()) => Step::Again,
-                Err(error) => {
-                    tracing::debug!(%error, campaign = %id, "cannot catch up with a newer version");
-                    Step::Reply(circumstances.ask_again(Refusal::Unavailable))
-                }
-            },
+            Verdict::Cold => self.warm(circumstances, key, until).await,
+            Verdict::Stale { version } => {
+                again_after(circumstances, until, self.changes.catch_up(&campaign.id, version)).await
+            }
             // The clock here was off by a little; with a new sample it agrees with the script's.
-            Verdict::Outside => match self.clock.sample(&self.redis).await {
-                Ok(_) => Step::Again,
-                Err(_) => Step::Reply(circumstances.ask_again(Refusal::Unavailable)),
-            },
-            Verdict::SoldOut => Step::Reply(self.sold_out(circumstances, &campaign, round, decision.now_ms)),
+            Verdict::Outside => again_after(circumstances, until, self.clock.sample(&self.redis)).await,
+            Verdict::SoldOut => Step::Reply(sold_out(circumstances, &opening, decision.now_ms)),
             Verdict::Open => {
                 let refusal = user.as_ref().err().copied().unwrap_or(Refusal::MissingUser);
                 Step::Reply(circumstances.about(refusal))
             }
-            // Settled here or elsewhere while this request was under way, or before it.
             Verdict::AlreadyIssued(held) => {
-                Step::Reply(self.already_issued(circumstances, round, user, held, held == *code).await)
+                let own = held == *code;
+                Step::Reply(self.already_issued(circumstances, *round, user.as_ref().ok(), held, own).await)
             }
             // What is not settled in Redis yet may be committed all the same.
             Verdict::Busy if campaign.spec.quota.is_some_and(|quota| circumstances.issued >= quota) => {
-                Step::Reply(self.sold_out(circumstances, &campaign, round, decision.now_ms))
+                Step::Reply(sold_out(circumstances, &opening, decision.now_ms))
             }
             Verdict::Busy => Step::Reply(circumstances.ask_again(Refusal::Busy)),
             Verdict::Pending(held) | Verdict::Reserved(held) => {
-                self.commit(circumstances, &campaign, &key, round, held, code, until).await
+                self.commit(circumstances, &opening, held, code, until).await
             }
         }
+    }
+
+    /// The checks that need no look at the round: campaign, ended, paused, phase.
+    async fn opening(&self, circumstances: &mut Circumstances<'_>) -> Result<Opening, Reply> {
+        let id = circumstances.campaign;
+        let snapshot = self.catalog.snapshot();
+        let Some(campaign) = snapshot.campaigns.get(id).cloned() else {
+            return Err(if snapshot.is_fresh() {
+                circumstances.about(Refusal::UnknownCampaign)
+            } else {
+                circumstances.ask_again(Refusal::Unavailable)
+            });
+        };
+        circumstances.known = Some(Arc::clone(&campaign));
+        let Some((phase, now_ms)) = self.phase(&campaign).await else {
+            return Err(circumstances.ask_again(Refusal::Unavailable));
+        };
+        match phase {
+            Phase::Ended { .. } => {}
+            _ if campaign.paused => return Err(circumstances.about(Refusal::Paused)),
+            Phase::Open { round } => {
+                let key = RoundKey { campaign: id.clone(), round: round.id };
+                return Ok(Opening { campaign, round, key });
+            }
+            Phase::NotStarted { .. } | Phase::OutsideHours { .. } => {}
+        }
+        let refused = Problem::outside(id, &phase, now_ms).unwrap_or_else(|| Problem::about(Refusal::Ended, id));
+        Err(circumstances.refuse(refused))
     }
 
     /// Where Redis's clock stands in the schedule, and what it shows; none if it cannot be had.
@@ -197,6 +206,7 @@ impl Issuance {
             let is_open = |at_ms| matches!(campaign.schedule.phase(at_ms), Phase::Open { .. });
             let reach_ms = BOUNDARY_MS + i64::from(reading.uncertainty_ms);
             let near = || is_open(reading.now_ms - reach_ms) || is_open(reading.now_ms + reach_ms);
+            // Where the round seems open, the script has the last word.
             if matches!(phase, Phase::Open { .. }) || !near() {
                 return Some((phase, reading.now_ms));
             }
@@ -205,17 +215,12 @@ impl Issuance {
         Some((campaign.schedule.phase(reading.now_ms), reading.now_ms))
     }
 
-    async fn warm(&self, key: &RoundKey, circumstances: &Circumstances<'_>, until: Instant) -> Step {
+    async fn warm(&self, circumstances: &Circumstances<'_>, key: &RoundKey, until: Instant) -> Step {
         loop {
             match tokio::time::timeout_at(until, self.hydrations.hydrate(key)).await {
                 Ok(Hydrated::Done) => return Step::Again,
                 // Deleted, or its schedule changed: the catalog will say which.
-                Ok(Hydrated::Gone) => {
-                    return match self.catalog.refresh().await {
-                        Ok(()) => Step::Again,
-                        Err(_) => Step::Reply(circumstances.ask_again(Refusal::Unavailable)),
-                    };
-                }
+                Ok(Hydrated::Gone) => return again_after(circumstances, until, self.catalog.refresh()).await,
                 Ok(Hydrated::Failed) if Instant::now() + HYDRATE_AGAIN < until => {
                     tokio::time::sleep(HYDRATE_AGAIN).await;
                 }
@@ -226,17 +231,15 @@ impl Issuance {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the circumstances of one request, used once")]
     async fn commit(
         &self,
         circumstances: &mut Circumstances<'_>,
-        campaign: &Campaign,
-        key: &RoundKey,
-        round: Round,
+        opening: &Opening,
         held: Held,
         code: &mut CouponCode,
         until: Instant,
     ) -> Step {
+        let Opening { campaign, round, key } = opening;
         let answer = self.lanes.submit(key, reservation(campaign, &held));
         let committed = match tokio::time::timeout_at(until, answer).await {
             Ok(Ok(committed)) => committed,
@@ -244,27 +247,20 @@ impl Issuance {
         };
         circumstances.issued = self.progress.hear(key, 0);
         if let Err(error) = self.resolve(key, &held, &committed).await {
-            tracing::debug!(%error, campaign = %key.campaign, "a conflict cannot be resolved; the sweeper will");
+            tracing::debug!(%error, campaign = %campaign.id, "a conflict cannot be resolved; the sweeper will");
             return Step::Reply(circumstances.ask_again(Refusal::Unavailable));
         }
         match committed {
             Committed::Issued(coupon) => Step::Reply(circumstances.reply(Outcome::Issued, Answer::Issued(coupon))),
-            Committed::UserTaken(coupon) => {
-                let problem = Problem::already_issued(circumstances.campaign, round.id);
-                let answer = Answer::Refused(Box::new(problem), Some(coupon));
-                Step::Reply(circumstances.reply(Outcome::AlreadyIssued, answer))
-            }
-            Committed::Unknown => Step::Reply(self.pending(circumstances, round, held.code).await),
+            Committed::UserTaken(coupon) => Step::Reply(circumstances.already_issued(*round, Some(coupon))),
+            Committed::Unknown => Step::Reply(self.pending(circumstances, *round, held.code).await),
             Committed::Rejected => Step::Reply(circumstances.ask_again(Refusal::Unavailable)),
             Committed::NumberTaken | Committed::Stale => Step::Again,
             Committed::CodeTaken => {
                 *code = CouponCode::from_random(rand::random());
                 Step::Again
             }
-            Committed::Gone => match self.catalog.refresh().await {
-                Ok(()) => Step::Again,
-                Err(_) => Step::Reply(circumstances.ask_again(Refusal::Unavailable)),
-            },
+            Committed::Gone => again_after(circumstances, until, self.catalog.refresh()).await,
         }
     }
 
@@ -276,33 +272,44 @@ impl Issuance {
         circumstances.reply(Outcome::Pending, Answer::Pending(code))
     }
 
-    fn sold_out(&self, circumstances: &mut Circumstances<'_>, campaign: &Campaign, round: Round, now_ms: i64) -> Reply {
-        let next_opens = campaign.opens_after(round);
-        circumstances.refuse(Problem::sold_out(circumstances.campaign, round.id, next_opens, now_ms))
-    }
-
-    /// `own`: the code is the one that this very request drew.
+    /// `own`: the code is the one that this very request drew, so the coupon is its own.
     async fn already_issued(
         &self,
         circumstances: &Circumstances<'_>,
         round: Round,
-        user: &Result<UserId, Refusal>,
+        user: Option<&UserId>,
         code: CouponCode,
         own: bool,
     ) -> Reply {
         let coupon = match user {
-            Ok(user) => self.postgres.coupon(user, code).await.ok().flatten().map(Box::new),
-            Err(_) => None,
+            Some(user) => self.postgres.coupon(user, code).await.ok().flatten().map(Box::new),
+            None => None,
         };
         match coupon {
             Some(coupon) if own => circumstances.reply(Outcome::Issued, Answer::Issued(coupon)),
             None if own => self.pending(circumstances, round, code).await,
-            coupon => {
-                let problem = Problem::already_issued(circumstances.campaign, round.id);
-                circumstances.reply(Outcome::AlreadyIssued, Answer::Refused(Box::new(problem), coupon))
-            }
+            coupon => circumstances.already_issued(round, coupon),
         }
     }
+}
+
+/// Looks again once `work` is done.
+async fn again_after<T, E: std::fmt::Display>(
+    circumstances: &Circumstances<'_>,
+    until: Instant,
+    work: impl Future<Output = Result<T, E>>,
+) -> Step {
+    match tokio::time::timeout_at(until, work).await {
+        Ok(Ok(_)) => return Step::Again,
+        Ok(Err(error)) => tracing::debug!(%error, campaign = %circumstances.campaign, "cannot catch up with a change"),
+        Err(_) => tracing::debug!(campaign = %circumstances.campaign, "cannot catch up with a change in time"),
+    }
+    Step::Reply(circumstances.ask_again(Refusal::Unavailable))
+}
+
+fn sold_out(circumstances: &Circumstances<'_>, opening: &Opening, now_ms: i64) -> Reply {
+    let next_opens = opening.campaign.opens_after(opening.round);
+    circumstances.refuse(Problem::sold_out(circumstances.campaign, opening.round.id, next_opens, now_ms))
 }
 
 /// What the coupon of a held place will hold.

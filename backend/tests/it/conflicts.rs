@@ -135,7 +135,7 @@ async fn a_place_merged_by_a_hydration_is_committed_under_its_new_epoch() {
         world.put(at, "spring", &world.open(2).await).await;
         let redis = world.redis();
         let held = reserve_and_die(world, &redis, "ann").await;
-        redis.mark_cold(&id("spring"), world.today().await, &held).await.unwrap();
+        redis.mark_cold(&id("spring"), world.today().await, held.epoch).await.unwrap();
         let again = world.issue(at, "spring", "ann").await;
         assert_eq!((again.told(), again.coupon()["code"].as_str()), ("issued", Some(held.code.as_str())));
         assert!(epoch(world).await > held.epoch);

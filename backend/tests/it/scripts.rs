@@ -251,10 +251,29 @@ async fn a_contradicted_place_goes_and_the_round_is_rebuilt() {
         round.fill(2, &[]).await;
         let ann_again = round.reserve("ann", 3).await;
         round.redis.discard(&round.campaign, round.round, &ann).await.unwrap();
-        round.redis.mark_cold(&round.campaign, round.round, &ann).await.unwrap();
+        round.redis.mark_cold(&round.campaign, round.round, ann.epoch).await.unwrap();
         assert_eq!(round.counts().await, (true, 0, 1));
-        round.redis.mark_cold(&round.campaign, round.round, &ann_again).await.unwrap();
+        round.redis.mark_cold(&round.campaign, round.round, ann_again.epoch).await.unwrap();
         assert_eq!(round.counts().await, (false, 0, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_that_hear_of_a_contradiction_the_later_undoes_nothing() {
+    in_world(async |world| {
+        let round = Round::new(world).await;
+        round.fill(1, &[]).await;
+        let ann = round.reserve("ann", 1).await;
+        round.redis.discard(&round.campaign, round.round, &ann).await.unwrap();
+        round.fill(2, &[(user("zoe"), 1, code(9))]).await;
+        // Under the same code, as a request does that reserves again.
+        let again = round.reserve("ann", 1).await;
+        assert_eq!((again.code, again.number), (ann.code, 2));
+        round.redis.discard(&round.campaign, round.round, &ann).await.unwrap();
+        round.redis.release(&round.campaign, round.round, &ann).await.unwrap();
+        assert_eq!(round.counts().await, (true, 1, 1));
+        assert_eq!(round.issue("ann", 3).await, Verdict::Pending(again));
     })
     .await;
 }

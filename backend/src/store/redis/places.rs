@@ -29,6 +29,13 @@ pub struct Held {
     pub since_ms: i64,
 }
 
+impl Held {
+    /// As Redis writes it.
+    fn place(&self) -> String {
+        format!("{}:{}", self.code, self.number)
+    }
+}
+
 /// What `issue.lua` answers; see there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -155,46 +162,31 @@ impl Redis {
     /// If Redis cannot be reached; it stays pending and the sweeper tries again.
     pub async fn release(&self, campaign: &CampaignId, round: RoundId, held: &Held) -> Result<(), RedisError> {
         let keys = self.round_keys(campaign, round);
-        self.invoke(
-            RELEASE
-                .key(keys.round)
-                .key(keys.users)
-                .key(keys.pending)
-                .key(keys.free)
-                .arg(held.user.as_str())
-                .arg(held.code.as_str()),
-        )
-        .await
+        let mut invocation = RELEASE.key(keys.round);
+        invocation.key(keys.users).key(keys.pending).key(keys.free);
+        self.invoke(invocation.arg(held.user.as_str()).arg(held.place()).arg(held.number)).await
     }
 
-    /// Drops a place that PostgreSQL contradicts, and marks the round cold if it still shows the place's epoch.
+    /// Drops a place that PostgreSQL contradicts, and marks the round cold.
     ///
     /// # Errors
     /// If Redis cannot be reached.
     pub async fn discard(&self, campaign: &CampaignId, round: RoundId, held: &Held) -> Result<(), RedisError> {
-        self.contradicted(campaign, round, held, held.user.as_str()).await
+        let keys = self.round_keys(campaign, round);
+        let mut invocation = DISCARD.key(keys.round);
+        invocation.key(keys.users).key(keys.pending);
+        self.invoke(invocation.arg(held.epoch).arg(held.user.as_str()).arg(held.place())).await
     }
 
-    /// Marks the round cold if it still shows the place's epoch. The place stays.
+    /// Marks the round cold if it still shows this epoch.
     ///
     /// # Errors
     /// If Redis cannot be reached.
-    pub async fn mark_cold(&self, campaign: &CampaignId, round: RoundId, held: &Held) -> Result<(), RedisError> {
-        self.contradicted(campaign, round, held, "").await
-    }
-
-    async fn contradicted(
-        &self,
-        campaign: &CampaignId,
-        round: RoundId,
-        held: &Held,
-        user: &str,
-    ) -> Result<(), RedisError> {
+    pub async fn mark_cold(&self, campaign: &CampaignId, round: RoundId, epoch: i64) -> Result<(), RedisError> {
         let keys = self.round_keys(campaign, round);
-        self.invoke(
-            DISCARD.key(keys.round).key(keys.users).key(keys.pending).arg(user).arg(held.code.as_str()).arg(held.epoch),
-        )
-        .await
+        let mut invocation = DISCARD.key(keys.round);
+        invocation.key(keys.users).key(keys.pending);
+        self.invoke(invocation.arg(epoch).arg("").arg("")).await
     }
 
     /// Remembers to which round a code belongs that was answered with 202, so that its location can be looked up.
