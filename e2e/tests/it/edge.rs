@@ -1,5 +1,7 @@
 //! The edge and the backend together: who refuses, when the edge hears of a change, and what it does without a backend.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use doorbuster_e2e::Stack;
@@ -169,4 +171,57 @@ fn a_restarted_gateway_finds_out_that_the_round_is_sold_out() {
     // Warming, it may say busy; it never gives out a second coupon.
     eventually_hears(&stack, 0, "bob", 409, "sold_out");
     assert_eq!(stack.sql("SELECT count(*) FROM issued_coupons").unwrap(), [["1"]]);
+}
+
+#[test]
+fn clients_that_go_away_cost_no_coupon() {
+    let mut stack = Stack::builder().start().unwrap();
+    stack.announce("spring", &open_all_day(3)).unwrap();
+    // They leave between their admission and the answer.
+    stack.freeze("backend-1").unwrap();
+    let authority = stack.url(0).replace("http://", "");
+    let mut clients = Vec::new();
+    for n in 0..3 {
+        let mut stream = TcpStream::connect(&authority).unwrap();
+        let request = format!(
+            "POST /v1/coupon/issue?campaign=spring HTTP/1.1\r\nhost: drop\r\nx-user-id: gone-{n}\r\ncontent-length: 0\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        clients.push(stream);
+    }
+    let admin = stack.admin(0);
+    eventually(HEARD, "three admitted", || admin.origin_requests().unwrap() >= 3);
+    drop(clients);
+    stack.unfreeze("backend-1").unwrap();
+    // A place they had taken is swept into a coupon of theirs; the others go to whoever asks.
+    let mut next = 0;
+    eventually(Duration::from_secs(20), "sold out", || {
+        next += 1;
+        ask(&stack.url(0), &format!("user-{next}")).code() == "sold_out"
+    });
+    assert_eq!(stack.sql("SELECT count(*), count(DISTINCT user_id) FROM issued_coupons").unwrap(), [["3", "3"]]);
+}
+
+#[test]
+fn the_count_is_answered_by_the_gateway_while_its_snapshot_is_young() {
+    let mut stack = Stack::builder().plugin(json!({"sync": {"stale_ms": 1000}})).start().unwrap();
+    stack.announce("spring", &open_all_day(2)).unwrap();
+    assert_eq!(ask(&stack.url(0), "alice").status, 201);
+    let count = |origin: &str| http::get(&format!("{origin}/v1/coupon/count?campaign=spring")).unwrap();
+    eventually(HEARD, "one count from both tiers", || {
+        let strip = |reply: Reply| {
+            let mut body = reply.json();
+            body["as_of"].take();
+            (reply.status, reply.header("cache-control").map(str::to_owned), body)
+        };
+        strip(count(&stack.url(0))) == strip(count(&stack.backend(0)))
+    });
+    let before = stack.admin(0).origin_requests().unwrap();
+    for _ in 0..50 {
+        assert_eq!(count(&stack.url(0)).json()["issued"], 1);
+    }
+    assert_eq!(stack.admin(0).origin_requests().unwrap(), before);
+    stack.kill("backend-1").unwrap();
+    let url = stack.url(0);
+    eventually(HEARD, "a snapshot too old to tell", || count(&url).code() == "unavailable");
 }
