@@ -67,7 +67,11 @@ impl Hydrations {
         };
         match outcome.wait_for(Option::is_some).await {
             Ok(hydrated) => hydrated.unwrap_or(Hydrated::Failed),
-            Err(_) => Hydrated::Failed,
+            // Its task panicked; the next to come begins another.
+            Err(_) => {
+                self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+                Hydrated::Failed
+            }
         }
     }
 

@@ -80,6 +80,20 @@ struct Job {
     reply: oneshot::Sender<Committed>,
 }
 
+/// Closes a lane whose task panics, so that the next reservation opens another. Those that waited are swept.
+struct LaneGuard<'a> {
+    lanes: &'a Lanes,
+    key: &'a RoundKey,
+}
+
+impl Drop for LaneGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.lanes.waiting().remove(self.key);
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Lanes {
     postgres: Postgres,
@@ -120,6 +134,7 @@ impl Lanes {
     }
 
     async fn run(self: Arc<Self>, key: RoundKey) {
+        let _guard = LaneGuard { lanes: &self, key: &key };
         while let Some(batch) = self.next_batch(&key) {
             self.commit(&key, batch).await;
         }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisResult};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisResult, ServerErrorKind};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -53,7 +53,7 @@ impl Link {
         match tokio::time::timeout_at(until, exchange(connection)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                if error.is_unrecoverable_error() {
+                if is_at_an_end(&error) {
                     self.forget(generation).await;
                 }
                 Err(error.into())
@@ -90,4 +90,11 @@ impl Link {
             state.connection = None;
         }
     }
+}
+
+/// Whether another connection may do better: this one broke, or leads to a server that was master before a failover.
+fn is_at_an_end(error: &redis::RedisError) -> bool {
+    error.is_unrecoverable_error()
+        || error.is_io_error()
+        || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
 }
