@@ -17,7 +17,7 @@ pub struct Rendering {
     pub admin_port: u16,
     /// The backends' public ports: cluster `origin`.
     pub origin_ports: Vec<u16>,
-    /// The backends' operations ports: cluster `control`.
+    /// The backends' operations ports: cluster `control`, which a configuration without sync does not have.
     pub control_ports: Vec<u16>,
     /// The filter module.
     pub filter_wasm: PathBuf,
@@ -36,7 +36,9 @@ impl Rendering {
         set_address(config.pointer_mut("/static_resources/listeners/0"), self.port).with_context(in_template)?;
         set_address(config.pointer_mut("/admin"), self.admin_port).with_context(in_template)?;
         set_endpoints(&mut config, "origin", &self.origin_ports).with_context(in_template)?;
-        set_endpoints(&mut config, "control", &self.control_ports).with_context(in_template)?;
+        if !self.control_ports.is_empty() || cluster(&mut config, "control").is_some() {
+            set_endpoints(&mut config, "control", &self.control_ports).with_context(in_template)?;
+        }
         ensure!(set_filter_wasm(&mut config, &self.filter_wasm) > 0, "no wasm filter in {}", self.template.display());
         merge_plugin_config(&mut config, &self.plugin).with_context(in_template)?;
         Ok(config)
@@ -73,21 +75,22 @@ fn set_address(holder: Option<&mut Value>, port: u16) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn set_endpoints(config: &mut Value, cluster: &str, ports: &[u16]) -> anyhow::Result<()> {
+fn set_endpoints(config: &mut Value, name: &str, ports: &[u16]) -> anyhow::Result<()> {
     let endpoints = ports
         .iter()
         .map(|port| json!({ "endpoint": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } } } }))
         .collect::<Vec<_>>();
-    let found = config
-        .pointer_mut("/static_resources/clusters")
-        .and_then(Value::as_array_mut)
-        .and_then(|clusters| clusters.iter_mut().find(|candidate| candidate.get("name") == Some(&json!(cluster))))
-        .with_context(|| format!("no cluster {cluster}"))?;
-    let assignment = found
+    let assignment = cluster(config, name)
+        .with_context(|| format!("no cluster {name}"))?
         .pointer_mut("/load_assignment/endpoints/0/lb_endpoints")
-        .with_context(|| format!("cluster {cluster} has no endpoints"))?;
+        .with_context(|| format!("cluster {name} has no endpoints"))?;
     *assignment = Value::Array(endpoints);
     Ok(())
+}
+
+fn cluster<'a>(config: &'a mut Value, name: &str) -> Option<&'a mut Value> {
+    let clusters = config.pointer_mut("/static_resources/clusters")?.as_array_mut()?;
+    clusters.iter_mut().find(|candidate| candidate.get("name") == Some(&json!(name)))
 }
 
 /// The plugin configuration is a JSON text in a `StringValue`, or a `Struct`.

@@ -27,6 +27,7 @@ pub struct Builder {
     own_postgres: bool,
     plugin: Value,
     template: PathBuf,
+    origin: Option<u16>,
     settings: Vec<(String, String)>,
     programs: Option<Programs>,
 }
@@ -40,6 +41,7 @@ impl Builder {
             own_postgres: false,
             plugin: json!({}),
             template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/envoy.yaml"),
+            origin: None,
             settings: Vec::new(),
             programs: None,
         }
@@ -85,6 +87,13 @@ impl Builder {
     #[must_use]
     pub fn template(mut self, path: impl Into<PathBuf>) -> Self {
         self.template = path.into();
+        self
+    }
+
+    /// An origin of the test's own on this port of 127.0.0.1, beside or instead of backends.
+    #[must_use]
+    pub fn origin(mut self, port: u16) -> Self {
+        self.origin = Some(port);
         self
     }
 
@@ -192,7 +201,12 @@ impl Stack {
                     template: builder.template.clone(),
                     port: free_port()?,
                     admin_port: free_port()?,
-                    origin_ports: self.backends.iter().map(|backend| backend.public_port).collect(),
+                    origin_ports: self
+                        .backends
+                        .iter()
+                        .map(|backend| backend.public_port)
+                        .chain(builder.origin)
+                        .collect(),
                     control_ports: self.backends.iter().map(|backend| backend.ops_port).collect(),
                     filter_wasm: self.programs.filter_wasm.clone(),
                     plugin: builder.plugin.clone(),

@@ -2,6 +2,8 @@
 // clippy.toml lets tests unwrap; the attribute tells clippy that helpers beside them are tests, too.
 
 #[cfg(test)]
+mod any_origin;
+#[cfg(test)]
 mod edge;
 #[cfg(test)]
 mod gateway_alone;
