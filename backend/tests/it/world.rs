@@ -20,8 +20,7 @@ pub(crate) const ADMIN_TOKEN: &str = "an-operator's-token";
 pub(crate) const EDGE_TOKEN: &str = "a-gateway's-token";
 
 /// Deadlines short enough for a test that runs into them.
-const DEADLINES: &str =
-    "commit_timeout_ms = 1000\npostgres_timeout_ms = 600\nredis_timeout_ms = 400\nsweep_after_ms = 2000";
+const DEADLINES: &str = "commit_timeout_ms = 1000\npostgres_timeout_ms = 600\nredis_timeout_ms = 400\nsweep_after_ms = 2000\ndatabase_pool = 4";
 
 pub(crate) struct Backend {
     pub(crate) public: String,
