@@ -46,6 +46,17 @@ pub enum LogFormat {
     Text,
 }
 
+/// What becomes of an issue request without a ticket that holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TicketMode {
+    /// Nobody looks.
+    Ignore,
+    /// It is served, and counted.
+    Prefer,
+    /// It is refused.
+    Require,
+}
+
 /// A configuration that holds. `config.default.toml` says what each key is for.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -65,6 +76,10 @@ pub struct Config {
     pub edge_token: Secret,
     /// The campaign meant where a request names none.
     pub default_campaign: Option<CampaignId>,
+    /// What becomes of an issue request without a ticket that holds.
+    pub ticket: TicketMode,
+    /// The secrets by which tickets may be signed: none, one, or two while they rotate.
+    pub ticket_secrets: Vec<Secret>,
     /// How long an issue request waits for its commit, or for a round to be hydrated.
     pub commit_timeout: Duration,
     /// Deadline of one call to Redis.
@@ -130,6 +145,8 @@ impl Config {
             admin_token: keys.token("admin_token")?,
             edge_token: keys.token("edge_token")?,
             default_campaign: keys.campaign("default_campaign")?,
+            ticket: keys.ticket_mode("ticket")?,
+            ticket_secrets: keys.ticket_secrets()?,
             commit_timeout: keys.milliseconds("commit_timeout_ms", 1_500)?,
             redis_timeout: keys.milliseconds("redis_timeout_ms", 500)?,
             postgres_timeout: keys.milliseconds("postgres_timeout_ms", 1_000)?,
@@ -141,6 +158,9 @@ impl Config {
         };
         keys.finish()?;
         config.check_deadlines()?;
+        if config.ticket != TicketMode::Ignore && config.ticket_secrets.is_empty() {
+            return Err(ConfigError::new("ticket_secret", "is missing; tickets cannot be checked without it"));
+        }
         Ok(config)
     }
 
@@ -236,6 +256,31 @@ impl Keys {
 
     fn token(&mut self, field: &str) -> Result<Secret, ConfigError> {
         let text = self.required(field, "the output of `openssl rand -hex 16`")?;
+        Self::strong(field, text)
+    }
+
+    fn ticket_mode(&mut self, field: &str) -> Result<TicketMode, ConfigError> {
+        match self.take(field)?.as_deref() {
+            None | Some("ignore") => Ok(TicketMode::Ignore),
+            Some("prefer") => Ok(TicketMode::Prefer),
+            Some("require") => Ok(TicketMode::Require),
+            Some(other) => {
+                Err(ConfigError::new(field, format!("{other:?} is none of \"ignore\", \"prefer\" and \"require\"")))
+            }
+        }
+    }
+
+    fn ticket_secrets(&mut self) -> Result<Vec<Secret>, ConfigError> {
+        let mut secrets = Vec::new();
+        for field in ["ticket_secret", "ticket_secret_old"] {
+            if let Some(text) = self.take(field)?.filter(|text| !text.is_empty()) {
+                secrets.push(Self::strong(field, text)?);
+            }
+        }
+        Ok(secrets)
+    }
+
+    fn strong(field: &str, text: String) -> Result<Secret, ConfigError> {
         let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
         if text.len() < 16 || !visible {
             return Err(ConfigError::new(

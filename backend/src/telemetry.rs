@@ -42,6 +42,8 @@ pub struct Metrics {
     /// Requests answered with 202.
     pub pending: Counter,
     refused: Family<Code, Counter>,
+    /// Issue requests without a ticket that holds, where tickets are looked at.
+    pub unticketed: Counter,
     /// Reservations committed together.
     pub batch_size: Histogram,
     commit_seconds: Histogram,
@@ -64,6 +66,7 @@ impl Default for Metrics {
             issued: Counter::default(),
             pending: Counter::default(),
             refused: Family::default(),
+            unticketed: Counter::default(),
             batch_size: Histogram::new([1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0]),
             commit_seconds: Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]),
             commit_failures: Counter::default(),
@@ -77,6 +80,7 @@ impl Default for Metrics {
         registry.register("issued", "Issue requests answered with a coupon", metrics.issued.clone());
         registry.register("pending", "Issue requests answered with 202", metrics.pending.clone());
         registry.register("refused", "Issue requests refused, by problem code", metrics.refused.clone());
+        registry.register("unticketed", "Issue requests without a ticket that holds", metrics.unticketed.clone());
         registry.register("commit_batch_size", "Reservations committed together", metrics.batch_size.clone());
         registry.register("commit_seconds", "Time of one commit in PostgreSQL", metrics.commit_seconds.clone());
         registry.register(

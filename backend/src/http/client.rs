@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use doorbuster_domain::id::CampaignId;
 use doorbuster_domain::notice::RESULT_HEADER;
@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::error::Error;
 use super::reply::CouponBody;
-use super::{App, bounds, coupons, reply};
+use super::{App, bounds, coupons, reply, ticket};
 use crate::issuance::{Answer, Reply};
 
 static RESULT: HeaderName = HeaderName::from_static(RESULT_HEADER);
@@ -45,6 +45,12 @@ async fn issue(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Res
         }
     };
     let user = request::user(headers.get_all(request::USER_HEADER).iter().map(HeaderValue::as_bytes));
+    // Whose ticket it would be is only known of a user; without one the request is refused in any case.
+    if let Ok(user) = &user
+        && let Err(unticketed) = ticket::check(&app, &headers, &campaign, user).await
+    {
+        return unticketed.into_response();
+    }
     let Reply { answer, notice } = app.issuance.issue(&campaign, user).await;
     let mut response = match answer {
         Answer::Issued(coupon) => {

@@ -19,6 +19,9 @@ use super::{App, auth, reply};
 /// Longest id of a gateway, characters.
 const LONGEST_GATEWAY: usize = 64;
 
+/// The gateways' totals of a round are kept so long after its closing, milliseconds.
+const TOTALS_KEPT_MS: i64 = 7 * 24 * 3600 * 1_000;
+
 /// Largest body.
 const LARGEST_BODY: usize = 1 << 20;
 
@@ -45,6 +48,7 @@ async fn sync(
     }
     let now_ms = app.issuance.now().await?.now_ms;
     let gateways = app.redis.gateway_seen(gateway, now_ms).await?;
+    add_totals(&app, &request).await?;
     let limit = usize::try_from(request.max_campaigns).unwrap_or(usize::MAX);
     let (campaigns, complete) = app.issuance.sync(limit, now_ms).await?;
     // The clock is read last: it tells when the answer leaves.
@@ -52,6 +56,24 @@ async fn sync(
     let response =
         SyncResponse { now_ms: reading.now_ms, uncertainty_ms: reading.uncertainty_ms, gateways, complete, campaigns };
     Ok(reply::json(StatusCode::OK, &response))
+}
+
+/// Takes in what a gateway has decided. Rounds that are not this backend's are passed over: it tells of campaigns as it
+/// knows them.
+async fn add_totals(app: &App, request: &SyncRequest) -> Result<(), Error> {
+    let snapshot = app.catalog.snapshot();
+    for totals in &request.totals {
+        let known = snapshot.campaigns.get(&totals.campaign).and_then(|campaign| campaign.schedule.round(totals.round));
+        let decisions_known = totals.decisions.keys().all(|decision| is_decision(decision));
+        if let Some(round) = known.filter(|_| decisions_known) {
+            app.redis.add_totals(&request.gateway, totals, round.closes_ms() + TOTALS_KEPT_MS).await?;
+        }
+    }
+    Ok(())
+}
+
+fn is_decision(name: &str) -> bool {
+    name == "admitted" || Refusal::ALL.iter().any(|refusal| refusal.code() == name)
 }
 
 fn invalid(field: &str, message: &str) -> Error {

@@ -11,6 +11,7 @@ mod operator;
 mod path;
 mod query;
 mod reply;
+mod ticket;
 
 use std::sync::Arc;
 

@@ -20,4 +20,6 @@ mod scripts;
 #[cfg(test)]
 mod sync;
 #[cfg(test)]
+mod ticket;
+#[cfg(test)]
 mod world;

@@ -80,3 +80,32 @@ async fn a_sync_that_makes_no_sense_is_refused() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_are_added_once_however_often_and_wherever_they_are_told() {
+    in_world(async |world| {
+        let (at, other) = (world.start().await, world.start().await);
+        world.put(at, "spring", &world.open(5).await).await;
+        let round = world.today().await.to_string();
+        let tell = async |at: usize, gateway: &str, campaign: &str, round: &str, decisions: Value| {
+            let totals = json!([{"campaign": campaign, "round": round, "decisions": decisions}]);
+            let body = json!({"gateway": gateway, "max_campaigns": 1, "totals": totals});
+            assert_eq!(sync_raw(world, at, body.to_string()).await.status, 200);
+        };
+        crate::world::eventually("the campaign", async || {
+            (!sync(world, other, "gateway-1", 1).await.campaigns.is_empty()).then_some(())
+        })
+        .await;
+        tell(at, "gateway-1", "spring", &round, json!({"admitted": 2, "sold_out": 10})).await;
+        tell(other, "gateway-1", "spring", &round, json!({"admitted": 2, "sold_out": 10})).await;
+        tell(other, "gateway-1", "spring", &round, json!({"admitted": 3, "sold_out": 15})).await;
+        tell(at, "gateway-2", "spring", &round, json!({"sold_out": 100})).await;
+        // What is no round or no decision adds nothing.
+        tell(at, "gateway-1", "autumn", &round, json!({"admitted": 7})).await;
+        tell(at, "gateway-1", "spring", "2001-01-01", json!({"admitted": 7})).await;
+        tell(at, "gateway-1", "spring", &round, json!({"anything": 7})).await;
+        let told = world.admin(at, reqwest::Method::GET, &format!("/spring/rounds/{round}"), None).await;
+        assert_eq!(told.body["edge"], json!({"admitted": 3, "sold_out": 115}));
+    })
+    .await;
+}

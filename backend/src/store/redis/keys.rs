@@ -35,6 +35,14 @@ impl Redis {
         format!("{}:{{{code}}}:round", self.prefix)
     }
 
+    pub(super) fn told_key(&self, campaign: &CampaignId, round: RoundId, gateway: &str) -> String {
+        format!("{}:{{{campaign}}}:{round}:told:{gateway}", self.prefix)
+    }
+
+    pub(super) fn sums_key(&self, campaign: &CampaignId, round: RoundId) -> String {
+        format!("{}:{{{campaign}}}:{round}:edge", self.prefix)
+    }
+
     pub(super) fn gateways_key(&self) -> String {
         format!("{}:{{edge}}:gateways", self.prefix)
     }

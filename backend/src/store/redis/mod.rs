@@ -8,6 +8,7 @@ mod keys;
 mod link;
 mod places;
 mod rounds;
+mod totals;
 
 use std::time::Duration;
 
