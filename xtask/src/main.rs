@@ -1,5 +1,6 @@
 //! The commands of this repository, run as `cargo xtask COMMAND`. They find or install what they need.
 
+mod bench;
 mod build;
 mod checkout;
 mod console;
@@ -28,6 +29,9 @@ enum Command {
     Test(test::Options),
     /// Let a crowd loose on a stack of its own and judge the outcome
     Storm(storm::Options),
+    /// Measure the edge against its promises
+    #[command(subcommand)]
+    Bench(bench::Options),
     /// Check formatting, lints, Envoy configurations and dependencies
     Lint,
 }
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Command::Up(options) => up::run(&checkout, &options),
         Command::Test(options) => test::run(&checkout, &options),
         Command::Storm(options) => storm::run(&checkout, &options),
+        Command::Bench(options) => bench::run(&checkout, &options),
         Command::Lint => lint::run_all(&checkout),
     };
     outcome.unwrap_or_else(|error| {

