@@ -10,6 +10,8 @@ mod gateway_alone;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod issuing;
 #[cfg(test)]
 mod servers;
