@@ -343,16 +343,18 @@ impl Gate {
         let known = self.campaigns.get_mut(&pass.campaign);
         if let Some(credit) = &pass.credit {
             let rounds = known.as_ref().map(|known| known.rounds()).unwrap_or_default();
-            let synced = self.config.sync.is_some();
+            // Only a synced campaign's own account hears what becomes of a pending request.
+            let synced = known.as_ref().is_some_and(|known| known.is_synced() && known.account == credit.account);
             let clockwork = self.clockwork;
             let latched = state::update_ledger(shared, &credit.account, credit.tag, &mut self.cas_retries, |ledger| {
                 // The account may have gone to another campaign since.
-                if ledger.tag == credit.tag {
-                    ledger.settle(&credit.permit, &ending, &rounds, &clockwork, host_ms, synced);
+                if ledger.tag != credit.tag {
+                    return None;
                 }
-                (ledger.sold_out, ledger.round)
+                ledger.settle(&credit.permit, &ending, &rounds, &clockwork, host_ms, synced);
+                ledger.round.filter(|_| ledger.sold_out)
             });
-            if let (Some(known), Some((true, Some(round)))) = (known, latched) {
+            if let (Some(known), Some(Some(round))) = (known, latched) {
                 known.latch(round);
             }
         }

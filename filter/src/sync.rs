@@ -1,6 +1,6 @@
 //! What the backend tells the edge: asked for by one worker, kept in shared data for all of them.
 
-use doorbuster_domain::wire::{SyncRequest, SyncResponse, Totals};
+use doorbuster_domain::wire::{SyncCampaign, SyncRequest, SyncResponse, Totals};
 use serde::{Deserialize, Serialize};
 
 /// The newest answer, and how the backend's clock stands to this machine's.
@@ -12,6 +12,20 @@ pub struct Snapshot {
     pub clock: OriginClock,
     /// The answer.
     pub response: SyncResponse,
+}
+
+impl Snapshot {
+    /// Keeps what `before` held of campaigns that this answer knows in an older version: backends take up to a second to
+    /// hear of a change, and the next answer may come from one that has not heard yet. Counts are of this answer.
+    pub fn keep_newer(&mut self, before: &Self) {
+        for told in &mut self.response.campaigns {
+            let newer = |known: &&SyncCampaign| known.id == told.id && known.version > told.version;
+            if let Some(known) = before.response.campaigns.iter().find(newer) {
+                let (round, issued, reserved) = (told.round, told.issued, told.reserved);
+                *told = SyncCampaign { round, issued, reserved, ..known.clone() };
+            }
+        }
+    }
 }
 
 /// The origin's clock, seen from this machine's.

@@ -137,6 +137,11 @@ impl Campaign {
         }
     }
 
+    /// Whether the backend tells of it.
+    pub(super) fn is_synced(&self) -> bool {
+        self.schedule.is_none()
+    }
+
     /// Looks again at a latch that this worker has copied: a probe or a newer version may have lifted it.
     pub(super) fn look_at_latch(&mut self, shared: &dyn SharedData) {
         if self.latch.is_some()

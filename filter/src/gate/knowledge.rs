@@ -95,7 +95,10 @@ impl Gate {
     }
 
     /// Takes in the answer to a sync: the accounts first, then the snapshot for the other workers.
-    pub fn accept(&mut self, snapshot: Snapshot, shared: &dyn SharedData) {
+    pub fn accept(&mut self, mut snapshot: Snapshot, shared: &dyn SharedData) {
+        if let Some(before) = self.stored_snapshot(shared) {
+            snapshot.keep_newer(&before);
+        }
         self.reported.extend(self.reporting.drain(..));
         self.reported.retain(|(id, _), _| self.campaigns.contains_key(id));
         self.claim_ledgers(shared, Some(&snapshot));

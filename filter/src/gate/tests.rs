@@ -355,6 +355,45 @@ fn an_answer_about_another_campaign_is_no_answer() {
 }
 
 #[test]
+fn a_backend_that_lags_behind_takes_no_version_back() {
+    let mut edge = Edge::synced(2, NOW);
+    edge.sync(vec![told(1, 1, 1, NOW)], true);
+    edge.sync(vec![told(2, 2, 1, NOW)], true);
+    edge.sync(vec![told(1, 1, 1, NOW)], true);
+    assert_eq!(edge.code(1, "u1"), "admitted");
+}
+
+#[test]
+fn a_pending_request_of_which_no_sync_will_tell_ages_in_its_slot() {
+    let campaign = r#"{"id": "spring", "quota": 1, "schedule": {"timezone": "Asia/Seoul",
+        "first_day": "2026-05-01", "last_day": "2026-05-02", "opens": "13:00", "closes": "15:00"}}"#;
+    let beside_a_sync = format!(r#"{{"sync": {{"cluster": "control"}}, "campaigns": [{campaign}]}}"#);
+    let warming = r#"{"sync": {"cluster": "control"}, "credits": {"warming": 1}}"#;
+    for config in [&beside_a_sync, warming] {
+        let mut edge = Edge::start(config, 1, NOW);
+        let pass = edge.admit(0, "u1");
+        edge.settle(0, &pass, notice(Outcome::Pending, 0, 1, 0));
+        edge.wait(11_000);
+        edge.sync(vec![], false);
+        assert!(matches!(edge.ask(0, Ok(spring()), user("u2")), Decision::Admit(_)), "{config}");
+    }
+}
+
+#[test]
+fn another_campaign_in_the_same_account_is_not_mistaken_for_this_one() {
+    let mut edge = Edge::synced(1, NOW);
+    edge.sync(vec![told(1, 1, 0, NOW)], true);
+    let late = edge.admit(0, "u1");
+    // Its account goes to a campaign that is sold out, while the worker has yet to hear of it.
+    let key = late.credit.as_ref().unwrap().account.clone();
+    state::update_ledger(&edge.shared, &key, 0, &mut 0, |ledger| {
+        *ledger = Ledger { round: Some(rounds().0.id), sold_out: true, ..Ledger::new(99) };
+    });
+    edge.settle(0, &late, None);
+    assert!(edge.workers[0].refuse_at_once(&Ok(spring())).is_none());
+}
+
+#[test]
 fn no_limit_admits_everybody_but_winners() {
     let mut edge = Edge::synced(1, NOW);
     edge.sync(vec![SyncCampaign { quota: None, ..told(1, 1, 0, NOW) }], true);
