@@ -56,7 +56,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     step("testing");
     let status = Command::new("cargo")
         .current_dir(checkout.root())
-        .arg("test")
+        .args(["test", "--no-fail-fast"])
         .args(options.whole_workspace().then_some("--workspace"))
         .args(&options.arguments)
         .envs(programs.variables())
