@@ -11,6 +11,11 @@ use crate::http;
 use crate::process::Launch;
 use crate::server::Server;
 
+/// The variable with the token for sync.
+pub const EDGE_TOKEN: &str = "DOORBUSTER_EDGE_TOKEN";
+/// The variable with the secret that signs tickets.
+pub const TICKET_SECRET: &str = "DOORBUSTER_TICKET_SECRET";
+
 /// An Envoy that runs a configuration from `envoy/`, adapted to local ports.
 #[derive(Debug, Clone)]
 pub struct Gateway {
@@ -24,8 +29,8 @@ pub struct Gateway {
     pub rendering: Rendering,
     /// Where the rendered configuration is written: a folder of this stack alone.
     pub folder: PathBuf,
-    /// Given to the filter in its environment.
-    pub edge_token: String,
+    /// Secrets that the filter finds in its environment, by the variables' names.
+    pub secrets: Vec<(&'static str, String)>,
 }
 
 impl Gateway {
@@ -54,12 +59,12 @@ impl Server for Gateway {
     fn launch(&self) -> anyhow::Result<Launch> {
         let path = self.config_path();
         write_config(&self.rendering, &path)?;
-        Ok(Launch::new(&self.program)
+        let launch = Launch::new(&self.program)
             .args(["-c".to_owned(), path.display().to_string()])
             .args(["--concurrency".to_owned(), self.workers.to_string()])
             // Hot restart would make gateways on one machine share memory by their base id.
-            .args(["--disable-hot-restart", "--log-level", "warning", "--component-log-level", "wasm:info"])
-            .env("DOORBUSTER_EDGE_TOKEN", &self.edge_token))
+            .args(["--disable-hot-restart", "--log-level", "warning", "--component-log-level", "wasm:info"]);
+        Ok(self.secrets.iter().fold(launch, |launch, (name, secret)| launch.env(*name, secret)))
     }
 
     fn probe(&self) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use super::Stack;
 use super::database::Database;
 use crate::backend::Backend;
 use crate::envoy_config::Rendering;
-use crate::gateway::Gateway;
+use crate::gateway::{EDGE_TOKEN, Gateway, TICKET_SECRET};
 use crate::ports::free_port;
 use crate::postgres::Postgres;
 use crate::programs::{Programs, from_env};
@@ -29,6 +29,7 @@ pub struct Builder {
     template: PathBuf,
     origin: Option<u16>,
     settings: Vec<(String, String)>,
+    ticket_secret: Option<String>,
     programs: Option<Programs>,
 }
 
@@ -43,6 +44,7 @@ impl Builder {
             template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/envoy.yaml"),
             origin: None,
             settings: Vec::new(),
+            ticket_secret: None,
             programs: None,
         }
     }
@@ -101,6 +103,13 @@ impl Builder {
     #[must_use]
     pub fn backend_setting(mut self, key: &str, value: &str) -> Self {
         self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gateways have this secret to sign tickets with, none by default.
+    #[must_use]
+    pub fn ticket_secret(mut self, secret: &str) -> Self {
+        self.ticket_secret = Some(secret.to_owned());
         self
     }
 
@@ -212,7 +221,10 @@ impl Stack {
                     plugin: builder.plugin.clone(),
                 },
                 folder: self.home.clone(),
-                edge_token: self.edge_token.clone(),
+                secrets: [(EDGE_TOKEN, Some(self.edge_token.clone())), (TICKET_SECRET, builder.ticket_secret.clone())]
+                    .into_iter()
+                    .filter_map(|(name, secret)| Some((name, secret?)))
+                    .collect(),
             };
             self.gateways.push(gateway.clone());
             self.start_server(gateway)?;

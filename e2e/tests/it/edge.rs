@@ -225,3 +225,46 @@ fn the_count_is_answered_by_the_gateway_while_its_snapshot_is_young() {
     let url = stack.url(0);
     eventually(HEARD, "a snapshot too old to tell", || count(&url).code() == "unavailable");
 }
+
+#[test]
+fn what_the_gateway_admits_carries_a_ticket_that_holds() {
+    let secret = "a-secret-for-tickets";
+    let stack = Stack::builder()
+        .ticket_secret(secret)
+        .plugin(json!({"ticket": {}}))
+        .backend_setting("ticket", "require")
+        .backend_setting("ticket_secret", secret)
+        .start()
+        .unwrap();
+    stack.announce("spring", &open_all_day(5)).unwrap();
+    let unticketed = ask(&stack.backend(0), "alice");
+    assert_eq!((unticketed.status, unticketed.code().as_str()), (401, "unticketed"));
+    assert_eq!(ask(&stack.url(0), "alice").status, 201);
+    // With a body the ticket is signed when that has ended.
+    let url = format!("{}/v1/coupon/issue?campaign=spring", stack.url(0));
+    let reply = http::send("POST", &url, &[("x-user-id", "bob")], Some(&json!({"a": "body"}))).unwrap();
+    assert_eq!(reply.status, 201, "{}", reply.body);
+}
+
+#[test]
+fn what_gateways_decide_is_added_up() {
+    let stack = Stack::builder().gateways(2).start().unwrap();
+    stack.announce("spring", &open_all_day(1)).unwrap();
+    assert_eq!(ask(&stack.url(0), "alice").status, 201);
+    for gateway in [0, 1] {
+        eventually_hears(&stack, gateway, "bob", 409, "sold_out");
+    }
+    for n in 0..20 {
+        assert_eq!(ask(&stack.url(n % 2), "carol").code(), "sold_out");
+    }
+    let rounds = stack.sql("SELECT round FROM rounds WHERE campaign = 'spring'").unwrap();
+    let counted = |decision: &str| {
+        let pattern = format!(r"wasmcustom\.doorbuster\.decisions_total\.{decision}\.spring");
+        [0, 1].map(|gateway| stack.admin(gateway).sum(&pattern).unwrap()).iter().sum::<u64>()
+    };
+    eventually(HEARD, "the gateways' own counts", || {
+        let edge = stack.operator().round("spring", &rounds[0][0]).unwrap().json()["edge"].clone();
+        edge["sold_out"].as_u64() == Some(counted("sold_out")) && edge["admitted"].as_u64() == Some(counted("admitted"))
+    });
+    assert!(counted("sold_out") >= 20);
+}

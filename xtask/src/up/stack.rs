@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use doorbuster_e2e::backend::Backend;
 use doorbuster_e2e::envoy_config::Rendering;
-use doorbuster_e2e::gateway::Gateway;
+use doorbuster_e2e::gateway::{EDGE_TOKEN, Gateway};
 use doorbuster_e2e::operator::Operator;
 use doorbuster_e2e::postgres::{self, Postgres};
 use doorbuster_e2e::redis::Redis;
@@ -171,7 +171,7 @@ impl Stack<'_> {
                 plugin: json!({ "default_campaign": welcome::CAMPAIGN }),
             },
             folder: self.checkout.private(),
-            edge_token: self.local.edge_token.clone(),
+            secrets: vec![(EDGE_TOKEN, self.local.edge_token.clone())],
         };
         (0..self.ports.gateways).map(gateway).collect()
     }
