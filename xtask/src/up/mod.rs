@@ -35,13 +35,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
     /// Port of the first gateway; others take the next ones
-    #[arg(long, default_value_t = 8080, value_name = "PORT")]
+    #[arg(long, default_value_t = 8080, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     gateway_port: u16,
     /// Port of the first gateway's Envoy admin interface; others take the next ones
-    #[arg(long, default_value_t = 9901, value_name = "PORT")]
+    #[arg(long, default_value_t = 9901, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     admin_port: u16,
     /// Port of the first backend's public listener, its operations listener on the next one; others are 10 higher each
-    #[arg(long, default_value_t = 8000, value_name = "PORT")]
+    #[arg(long, default_value_t = 8000, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     backend_port: u16,
     /// Build the backend with optimisations: a longer build, a quicker backend
     #[arg(long)]
