@@ -3,6 +3,7 @@
 mod document;
 mod edge;
 mod gateway;
+mod leak;
 mod wrk;
 
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ use crate::setup;
 pub(crate) enum Options {
     /// How fast one worker refuses, beside Envoy's own filters
     Edge(edge::Options),
+    /// How many requests reach the origin for one coupon
+    Leak(leak::Options),
 }
 
 /// Measures.
@@ -26,6 +29,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     checkout.create_private()?;
     match options {
         Options::Edge(options) => edge::run(checkout, options),
+        Options::Leak(options) => leak::run(checkout, options),
     }
 }
 

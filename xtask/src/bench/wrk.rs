@@ -28,7 +28,12 @@ impl Run<'_> {
         forget_own_settings(&mut wrk);
         let output = wrk.output().context("cannot run wrk")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "wrk failed ({}): {}{text}", output.status, String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "wrk failed ({}): {}{text}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
         let line = text.lines().find_map(|line| line.strip_prefix("doorbuster "));
         let line = line.with_context(|| format!("wrk's script has told nothing: {text}"))?;
         line.split(' ').map(|number| number.parse().with_context(|| format!("wrk's script tells {line:?}"))).collect()

@@ -11,17 +11,17 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Counts over the rows of one campaign.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ledger {
-    pub(super) issued: u64,
-    pub(super) users: u64,
-    pub(super) numbers: u64,
-    pub(super) lowest: u64,
-    pub(super) highest: u64,
+pub(crate) struct Ledger {
+    pub(crate) issued: u64,
+    pub(crate) users: u64,
+    pub(crate) numbers: u64,
+    pub(crate) lowest: u64,
+    pub(crate) highest: u64,
 }
 
 impl Ledger {
     /// Reads them, giving pending reservations their time to be committed.
-    pub(super) fn read(stack: &Stack, campaign: &str, expected: u64) -> anyhow::Result<Self> {
+    pub(crate) fn read(stack: &Stack, campaign: &str, expected: u64) -> anyhow::Result<Self> {
         let deadline = Instant::now() + SETTLED_WITHIN;
         loop {
             let ledger = Self::read_now(stack, campaign)?;
@@ -44,7 +44,7 @@ impl Ledger {
     }
 
     /// What differs from the promise: `expected` coupons, nobody twice, numbers 1 to `expected` each once.
-    pub(super) fn complaints(&self, expected: u64) -> Vec<String> {
+    pub(crate) fn complaints(&self, expected: u64) -> Vec<String> {
         let mut complaints = Vec::new();
         if self.issued != expected {
             complaints.push(format!("{} coupons are issued, and {expected} should be", self.issued));

@@ -1,7 +1,7 @@
 //! `cargo xtask storm`: a crowd meets a few coupons, and the database is asked whether every promise held.
 
 mod crowd;
-mod ledger;
+pub(crate) mod ledger;
 mod verdict;
 
 use std::process::ExitCode;

@@ -57,7 +57,8 @@ impl Listeners {
             add("beside", &|listener| {
                 set_filter_wasm(listener, module);
                 let filters = http_filters(connection_manager(listener)?)?;
-                let vm_id = filters.iter_mut().find_map(|filter| filter.pointer_mut("/typed_config/config/vm_config/vm_id"));
+                let vm_id =
+                    filters.iter_mut().find_map(|filter| filter.pointer_mut("/typed_config/config/vm_config/vm_id"));
                 *vm_id.context("no vm_id")? = json!("beside");
                 Ok(())
             })

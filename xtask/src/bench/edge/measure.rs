@@ -102,11 +102,7 @@ end
         ensure!(wrong * 1000 <= taken_us.len(), "{}: {wrong} other answers of {}", subject.name, taken_us.len());
         taken_us.sort_unstable();
         let at = |share: f64| taken_us.get(((taken_us.len() - 1) as f64 * share) as usize).copied().unwrap_or_default();
-        Ok(Latency {
-            per_second: taken_us.len() as f64 / f64::from(seconds),
-            p50_us: at(0.5),
-            p99_us: at(0.99),
-        })
+        Ok(Latency { per_second: taken_us.len() as f64 / f64::from(seconds), p50_us: at(0.5), p99_us: at(0.99) })
     }
 
     /// Answers of the class of `status` that the listeners have given.

@@ -83,7 +83,8 @@ pub(super) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     };
     let admin = gateway.admin();
     let running = Running::start(Box::new(gateway), &checkout.logs())?;
-    let wanted = |subject: &Subject| options.only.as_ref().is_none_or(|only| subject.always || subject.name.contains(only));
+    let wanted =
+        |subject: &Subject| options.only.as_ref().is_none_or(|only| subject.always || subject.name.contains(only));
     let subjects: Vec<Subject> = subjects(&listeners).into_iter().filter(wanted).collect();
     let bench = Bench { wrk: &wrk, h2load: &h2load, folder: &folder, worker: running.pid(), admin: &admin, options };
     step("waiting until each gives its answer");

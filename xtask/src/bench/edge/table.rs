@@ -14,7 +14,7 @@ pub(super) fn markdown(
     options: &Options,
 ) -> String {
     let mut text = String::from(
-        "| answer | requests/s (lowest to highest) | of direct_response | of Lua | worker CPU, us | p50, us | p99, us | at requests/s |\n\
+        "| answer | requests/s (lowest to highest) | of direct_response | of Lua | worker CPU, us (lowest) | p50, us | p99, us | at requests/s |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let none = Vec::new();
@@ -25,12 +25,13 @@ pub(super) fn markdown(
         let highest = speeds().fold(0.0, f64::max);
         let _infallible = writeln!(
             text,
-            "| {} | {:.0} ({lowest:.0} to {highest:.0}) | {:.3} | {:.3} | {:.1} | {} | {} | {:.0} |",
+            "| {} | {:.0} ({lowest:.0} to {highest:.0}) | {:.3} | {:.3} | {:.1} ({:.1}) | {} | {} | {:.0} |",
             subject.name,
             median(speeds()),
             ratio(own, direct),
             ratio(own, lua),
             median(own.iter().map(|round| round.cpu_us)),
+            own.iter().map(|round| round.cpu_us).fold(f64::INFINITY, f64::min),
             latency.p50_us,
             latency.p99_us,
             latency.per_second,
@@ -67,7 +68,9 @@ mod tests {
 
     #[test]
     fn the_middle_of_the_values() {
-        for (values, middle) in [(vec![], 0.0), (vec![3.0], 3.0), (vec![4.0, 1.0, 2.0], 2.0), (vec![1.0, 4.0, 2.0, 8.0], 3.0)] {
+        for (values, middle) in
+            [(vec![], 0.0), (vec![3.0], 3.0), (vec![4.0, 1.0, 2.0], 2.0), (vec![1.0, 4.0, 2.0, 8.0], 3.0)]
+        {
             assert!((median(values.into_iter()) - middle).abs() < 1e-9);
         }
     }
