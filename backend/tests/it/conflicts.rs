@@ -92,6 +92,7 @@ async fn a_rush_on_a_redis_that_lags_ends_with_the_quota() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sweeper_resolves_conflicts_too() {
     in_world(async |world| {
+        world.hurried = true;
         let at = world.start().await;
         world.put(at, "spring", &world.open(Value::Null).await).await;
         let redis = world.redis();

@@ -19,8 +19,17 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const ADMIN_TOKEN: &str = "an-operator's-token";
 pub(crate) const EDGE_TOKEN: &str = "a-gateway's-token";
 
-/// Deadlines short enough for a test that runs into them.
-const DEADLINES: &str = "commit_timeout_ms = 1000\npostgres_timeout_ms = 600\nredis_timeout_ms = 400\nsweep_after_ms = 2000\ndatabase_pool = 4";
+/// Deadlines that no machine is slow enough to run into.
+const PATIENT: &str = "commit_timeout_ms = 20000
+postgres_timeout_ms = 15000
+redis_timeout_ms = 10000
+sweep_after_ms = 50000";
+
+/// Deadlines for a test that runs into them, or waits for the sweeper.
+const HURRIED: &str = "commit_timeout_ms = 1000
+postgres_timeout_ms = 600
+redis_timeout_ms = 400
+sweep_after_ms = 2000";
 
 pub(crate) struct Backend {
     pub(crate) public: String,
@@ -37,6 +46,8 @@ pub(crate) struct World {
     pub(crate) pool: PgPool,
     pub(crate) http: reqwest::Client,
     pub(crate) backends: Vec<Backend>,
+    /// Whether backends have deadlines short enough for a test that runs into them.
+    pub(crate) hurried: bool,
 }
 
 fn needed(name: &str) -> String {
@@ -52,7 +63,15 @@ pub(crate) async fn in_world(test: impl AsyncFnOnce(&mut World)) {
     let (before, _) = server.rsplit_once('/').unwrap();
     let database_url = format!("{before}/{name}");
     let pool = PgPool::connect(&database_url).await.unwrap();
-    let mut world = World { name, redis_url, database_url, pool, http: reqwest::Client::new(), backends: Vec::new() };
+    let mut world = World {
+        name,
+        redis_url,
+        database_url,
+        pool,
+        http: reqwest::Client::new(),
+        backends: Vec::new(),
+        hurried: false,
+    };
 
     let outcome = AssertUnwindSafe(test(&mut world)).catch_unwind().await;
 
@@ -71,13 +90,13 @@ pub(crate) async fn in_world(test: impl AsyncFnOnce(&mut World)) {
 
 /// Polls until `check` gives something.
 pub(crate) async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
-    for _ in 0..400 {
+    for _ in 0..1_600 {
         if let Some(found) = check().await {
             return found;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    panic!("{what} did not happen within ten seconds");
+    panic!("{what} did not happen within forty seconds");
 }
 
 pub(crate) fn id(text: &str) -> CampaignId {
@@ -92,8 +111,11 @@ impl World {
     pub(crate) fn config(&self, more: &str) -> Config {
         let text = format!(
             "database_url = '{}'\nredis_url = '{}'\nredis_prefix = '{}'\nadmin_token = \"{ADMIN_TOKEN}\"\n\
-             edge_token = \"{EDGE_TOKEN}\"\n{DEADLINES}\n{more}",
-            self.database_url, self.redis_url, self.name
+             edge_token = \"{EDGE_TOKEN}\"\ndatabase_pool = 4\n{}\n{more}",
+            self.database_url,
+            self.redis_url,
+            self.name,
+            if self.hurried { HURRIED } else { PATIENT }
         );
         Config::parse(&text, []).unwrap()
     }
