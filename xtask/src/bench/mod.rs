@@ -4,6 +4,7 @@ mod document;
 mod edge;
 mod gateway;
 mod leak;
+mod soak;
 mod wrk;
 
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ pub(crate) enum Options {
     Edge(edge::Options),
     /// How many requests reach the origin for one coupon
     Leak(leak::Options),
+    /// Whether memory stays flat over millions of refusals
+    Soak(soak::Options),
 }
 
 /// Measures.
@@ -30,6 +33,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     match options {
         Options::Edge(options) => edge::run(checkout, options),
         Options::Leak(options) => leak::run(checkout, options),
+        Options::Soak(options) => soak::run(checkout, options),
     }
 }
 

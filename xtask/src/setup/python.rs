@@ -9,9 +9,10 @@ use super::{apt, is_executable, on_path};
 use crate::checkout::Checkout;
 use crate::console::{run_logged, says_yes, step};
 
-/// Installs `package` (with its version) and returns its program. pip's configuration is the environment's own.
-pub(super) fn install(checkout: &Checkout, package: &str, program: &str) -> anyhow::Result<PathBuf> {
-    let environment = checkout.private().join("venv");
+/// Installs `package` (with its version) into the virtual environment of that name and returns its program. pip's
+/// configuration is the environment's own.
+pub(super) fn install(checkout: &Checkout, environment: &str, package: &str, program: &str) -> anyhow::Result<PathBuf> {
+    let environment = checkout.private().join(environment);
     let installed = environment.join("bin").join(program);
     // pip puts programs in place before it is done, so its own record decides.
     let mark = environment.join(format!("{package}.installed"));

@@ -1,7 +1,7 @@
 //! One Envoy with a listener for each way of answering. All are copies of the shipped one, so that options of the
 //! connection manager, replies and the access log are the same; only filters and routes differ.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use doorbuster_e2e::Reply;
@@ -21,13 +21,13 @@ pub(super) struct Listeners {
     pub(super) lua: u16,
     /// To the backend, without the filter.
     pub(super) origin: u16,
-    /// Another build of the filter.
-    pub(super) beside: Option<u16>,
+    /// Other builds of the filter, by name.
+    pub(super) beside: Vec<(String, u16)>,
 }
 
 impl Listeners {
     /// `sold_out` is the answer that peers give too.
-    pub(super) fn new(ours: &Rendering, sold_out: &Reply, beside: Option<&Path>) -> anyhow::Result<Self> {
+    pub(super) fn new(ours: &Rendering, sold_out: &Reply, beside: &[PathBuf]) -> anyhow::Result<Self> {
         let mut config = ours.render()?;
         let shipped = config.pointer("/static_resources/listeners/0").cloned().context("no listener")?;
         let mut added = Vec::new();
@@ -53,17 +53,19 @@ impl Listeners {
         let ratelimit = add("local_ratelimit", &|listener| replace_filter(listener, &[ratelimit_filter(sold_out)]))?;
         let lua = add("lua", &|listener| replace_filter(listener, &[lua_filter(sold_out)]))?;
         let origin = add("origin", &|listener| replace_filter(listener, &[]))?;
-        let beside = beside.map(|module| {
-            add("beside", &|listener| {
+        let beside = beside.iter().map(|module| {
+            let name = module.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let port = add(&name, &|listener| {
                 set_filter_wasm(listener, module);
                 let filters = http_filters(connection_manager(listener)?)?;
                 let vm_id =
                     filters.iter_mut().find_map(|filter| filter.pointer_mut("/typed_config/config/vm_config/vm_id"));
-                *vm_id.context("no vm_id")? = json!("beside");
+                *vm_id.context("no vm_id")? = json!(name);
                 Ok(())
-            })
+            })?;
+            anyhow::Ok((name, port))
         });
-        let beside = beside.transpose()?;
+        let beside = beside.collect::<anyhow::Result<_>>()?;
         let listeners = config.pointer_mut("/static_resources/listeners").and_then(Value::as_array_mut);
         listeners.context("no listeners")?.extend(added);
         Ok(Self { config, ours: ours.port, direct, ratelimit, lua, origin, beside })

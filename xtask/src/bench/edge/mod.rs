@@ -41,9 +41,9 @@ pub(crate) struct Options {
     /// Only answers whose name contains this; `direct_response` and Lua are measured in any case
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Measures another build of the filter beside ours
+    /// Measures another build of the filter beside ours; may be given several times
     #[arg(long, value_name = "MODULE")]
-    beside: Option<PathBuf>,
+    beside: Vec<PathBuf>,
     /// Leaves docs/benchmarks.md as it is
     #[arg(long)]
     dry: bool,
@@ -69,7 +69,7 @@ pub(super) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     });
     let ours = shipped(checkout.root(), &stack, &programs.filter_wasm, (free_port()?, admin_port), plugin)?;
     let sold_out = stack_says_sold_out(&stack)?;
-    let listeners = Listeners::new(&ours, &sold_out, options.beside.as_deref())?;
+    let listeners = Listeners::new(&ours, &sold_out, &options.beside)?;
     let folder = checkout.private().join("bench");
     std::fs::create_dir_all(&folder)?;
     let gateway = Gateway {

@@ -14,7 +14,7 @@ pub(super) const WINNER: &str = "winner";
 /// One way of answering.
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) port: u16,
     pub(super) method: &'static str,
     pub(super) path: &'static str,
@@ -34,8 +34,8 @@ const COUNT: &str = "/v1/coupon/count?campaign=open";
 
 /// All of them. `direct_response` comes first and Lua second: the table divides by them.
 pub(super) fn subjects(listeners: &Listeners) -> Vec<Subject> {
-    let post = |name, port, path, user, status, code| Subject {
-        name,
+    let post = |name: &str, port, path, user, status, code| Subject {
+        name: name.to_owned(),
         port,
         method: "POST",
         path,
@@ -56,11 +56,11 @@ pub(super) fn subjects(listeners: &Listeners) -> Vec<Subject> {
         Subject { method: "GET", ..post("ours: count", ours, COUNT, "u1", 200, "") },
         post("the backend through Envoy: sold out", listeners.origin, SOLD_OUT, "u1", 409, "sold_out"),
     ];
-    if let Some(beside) = listeners.beside {
-        all.push(post("beside: sold out", beside, SOLD_OUT, "u1", 409, "sold_out"));
-        all.push(post("beside: closed", beside, CLOSED, "u1", 403, "not_started"));
-        all.push(post("beside: duplicate", beside, OPEN, WINNER, 409, "already_issued"));
-        all.push(post("beside: busy", beside, BUSY, "u1", 503, "busy"));
+    for (name, port) in &listeners.beside {
+        all.push(post(&format!("{name}: sold out"), *port, SOLD_OUT, "u1", 409, "sold_out"));
+        all.push(post(&format!("{name}: closed"), *port, CLOSED, "u1", 403, "not_started"));
+        all.push(post(&format!("{name}: duplicate"), *port, OPEN, WINNER, 409, "already_issued"));
+        all.push(post(&format!("{name}: busy"), *port, BUSY, "u1", 503, "busy"));
     }
     all
 }
