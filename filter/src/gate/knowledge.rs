@@ -6,7 +6,7 @@ use doorbuster_domain::wire::Totals;
 
 use super::campaign::Campaign;
 use super::{Gate, Synced};
-use crate::config;
+use crate::config::{self, StaticCampaign};
 use crate::credits::Terms;
 use crate::host::SharedData;
 use crate::state;
@@ -46,15 +46,21 @@ impl Gate {
             };
             self.campaigns.insert(campaign.id.clone(), campaign);
         };
-        for written in &self.config.campaigns {
+        let told = snapshot.map(|snapshot| snapshot.response.campaigns).unwrap_or_default();
+        let only_written = |written: &&StaticCampaign| told.iter().all(|told| told.id != written.id);
+        for written in self.config.campaigns.iter().filter(only_written) {
             if let Some(account) = keys.get(written.id.as_str()) {
                 place(Campaign::written(written, account.clone(), &hash_key, now_ms));
             }
         }
-        for told in snapshot.into_iter().flat_map(|snapshot| snapshot.response.campaigns) {
+        for told in told {
             if let Some(account) = keys.get(told.id.as_str()) {
                 place(Campaign::told(told, account.clone(), &hash_key));
             }
+        }
+        // A backend that lags may tell of a latch that an answer has lifted already.
+        for campaign in self.campaigns.values_mut() {
+            campaign.look_at_latch(shared);
         }
     }
 }

@@ -364,6 +364,37 @@ fn a_backend_that_lags_behind_takes_no_version_back() {
 }
 
 #[test]
+fn a_backend_that_lags_behind_brings_back_no_latch() {
+    let mut edge = Edge::synced(1, NOW);
+    edge.sync(vec![told(1, 1, 0, NOW)], true);
+    let pass = edge.admit(0, "u1");
+    edge.settle(0, &pass, notice(Outcome::Issued, 1, 2, 2));
+    let response = SyncResponse {
+        now_ms: NOW,
+        uncertainty_ms: 1,
+        gateways: 1,
+        complete: true,
+        campaigns: vec![told(1, 1, 1, NOW)],
+    };
+    let clock = OriginClock { offset_ms: 0, uncertainty_ms: 2 };
+    edge.workers[0].accept(Snapshot { received_ms: NOW, clock, response }, &edge.shared);
+    assert_eq!(edge.code(0, "u2"), "admitted", "before its next tick");
+}
+
+#[test]
+fn a_campaign_that_is_written_and_synced_keeps_its_counts() {
+    let config = r#"{"sync": {"cluster": "control"}, "campaigns": [{"id": "spring", "schedule": {"timezone": "Asia/Seoul",
+        "first_day": "2026-05-01", "last_day": "2026-05-02", "opens": "13:00", "closes": "15:00"}}]}"#;
+    let mut edge = Edge::start(config, 1, NOW);
+    edge.sync(vec![told(1, 1, 1, NOW)], true);
+    assert_eq!(edge.code(0, "u1"), "sold_out");
+    edge.sync(vec![told(1, 1, 1, NOW)], true);
+    let mut counts = Vec::new();
+    edge.workers[0].flush(&edge.shared, |_, decision, count| counts.push((decision, count)));
+    assert_eq!(counts, [("sold_out", 1)]);
+}
+
+#[test]
 fn a_pending_request_of_which_no_sync_will_tell_ages_in_its_slot() {
     let campaign = r#"{"id": "spring", "quota": 1, "schedule": {"timezone": "Asia/Seoul",
         "first_day": "2026-05-01", "last_day": "2026-05-02", "opens": "13:00", "closes": "15:00"}}"#;
