@@ -16,7 +16,7 @@ pub const HOLDS: usize = 8;
 pub const PROBE_EVERY_MS: i64 = 1_000;
 
 /// One time slot's count of credits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct TimeSlot {
     /// The time divided by the slots' width.
     pub number: i64,
@@ -25,7 +25,7 @@ pub struct TimeSlot {
 }
 
 /// One campaign's account at one gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Ledger {
     /// Whose account this is: a hash of the campaign's id. Accounts are reused.
     pub tag: u64,
@@ -325,6 +325,23 @@ impl Ledger {
         }
         let share = remaining as f64 / f64::from(self.gateways.max(1)) * clockwork.overcommit;
         (share.ceil() as u64).max(1)
+    }
+}
+
+/// For the model checker.
+#[cfg(test)]
+impl Ledger {
+    /// The same without the slots that count no more, so that it equals every ledger from which the same follows.
+    pub(crate) fn without_the_past(mut self, clockwork: &Clockwork, now_ms: i64) -> Self {
+        let oldest = now_ms.div_euclid(clockwork.ring_ms) - (RING as i64 - 1);
+        let next_hold = now_ms.div_euclid(clockwork.holds_ms) + 1;
+        let clear = |slots: &mut [TimeSlot], oldest: i64| {
+            let past = slots.iter_mut().filter(|slot| slot.number < oldest || slot.count == 0);
+            past.for_each(|slot| *slot = TimeSlot::default());
+        };
+        clear(&mut self.admitted, oldest);
+        clear(&mut self.held, next_hold);
+        self
     }
 }
 

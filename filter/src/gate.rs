@@ -33,7 +33,7 @@ const TICK_SLACK_MS: i64 = 2_000;
 const COMPLETE_FOR_MS: i64 = 1_000;
 
 /// What one worker knows, and decides by.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Gate {
     config: Rc<Config>,
     clockwork: Clockwork,
@@ -386,5 +386,7 @@ impl Gate {
     }
 }
 
+#[cfg(test)]
+mod proof;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ pub mod model;
 pub type Versioned = (Vec<u8>, u32);
 
 /// The value was changed by somebody else since it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Changed;
 
 /// Data that all workers share: values by key, each changed by compare-and-swap.

@@ -42,7 +42,7 @@ impl Reply {
 
 /// Replies of one campaign, each rendered once per reason and variant. There are as many entries as reasons, three for
 /// `busy`, whatever the crowd does.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Rendered {
     replies: Vec<(Refusal, i64, Rc<Reply>)>,
 }

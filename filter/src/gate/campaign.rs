@@ -22,7 +22,7 @@ use crate::state::{self, LedgerKey};
 const AFTERMATH_MS: i64 = 60_000;
 
 /// A campaign as a worker sees it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Campaign {
     pub(super) id: CampaignId,
     pub(super) account: LedgerKey,
@@ -286,6 +286,16 @@ impl Campaign {
             let known = self.timetable.previous.iter().chain(rounds);
             known.map(|round| round.closes_ms()).find(near).map(|at_ms| (at_ms, false))
         })
+    }
+}
+
+/// For the model checker.
+#[cfg(test)]
+impl Campaign {
+    /// What its decisions at `host_ms` and later depend on, besides shared data and the snapshot it was loaded from.
+    pub(super) fn essence(&self, host_ms: i64) -> impl std::hash::Hash + use<> {
+        let rounds: Vec<RoundId> = self.rounds();
+        (self.version, self.quota, self.paused, self.latch, self.next_probe_ms.max(host_ms), rounds)
     }
 }
 

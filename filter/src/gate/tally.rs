@@ -3,7 +3,7 @@
 use doorbuster_domain::refusal::Refusal;
 
 /// Decisions about one campaign since the last flush.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
     /// Requests that went to the origin.
     pub(super) admitted: u64,

@@ -1,0 +1,382 @@
+//! The edge, model-checked: the code that decides, over every order of events that a bounded gateway can meet.
+//!
+//! A [`World`](world::World) is one gateway of a few workers, each a real [`Gate`](super::Gate) over a model of Envoy's
+//! shared data, with an honest [`origin`] and the time. [`search`] visits every state that some number of events lead
+//! to, and [`rules`] say what must hold: they know the origin's books and what the gateway was told, and nothing of how
+//! the code keeps its accounts. Under [`Grain::Calls`] an event is not a whole step of a worker but one of its [`calls`]
+//! of shared data, so that other workers act in the middle of a compare-and-swap.
+//!
+//! `DOORBUSTER_PROOF_DEEPER=2` looks two events further than there is time for each day.
+//!
+//! That the rules notice what they are there for is shown with [`Broken`] worlds, each of which must be found out.
+
+mod calls;
+mod origin;
+mod rules;
+mod search;
+mod worker;
+mod world;
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use doorbuster_domain::schedule::{Round, Schedule, ScheduleSpec};
+
+use self::origin::{Edition, User};
+use self::search::{Rule, explore};
+use self::world::Event::*;
+use self::world::{Event, World};
+use crate::config::Config;
+use crate::sync::OriginClock;
+
+/// What an event of a worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grain {
+    /// All that it does in one go.
+    Steps,
+    /// One call of shared data.
+    Calls,
+}
+
+/// A fault that the rules must notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    /// A shell that settles each request twice.
+    SettlesTwice,
+    /// A tick that looks at nothing.
+    TicksWithoutLooking,
+    /// Shared data that takes every write.
+    WritesBlindly,
+    /// An origin that takes places which are merely held for coupons.
+    TakesPendingForIssued,
+    /// A backend that goes on telling of places which were given back.
+    PlacesNeverComeBack,
+}
+
+/// What a search is about.
+#[derive(Debug)]
+struct Scenario {
+    config: Rc<Config>,
+    rounds: Vec<Round>,
+    grain: Grain,
+    workers: usize,
+    users: User,
+    gateways: u32,
+    first: Edition,
+    /// What an operator may change to.
+    editions: Vec<Edition>,
+    most_versions: usize,
+    start_ms: i64,
+    /// How much the origin's clock is ahead of the gateway's, and how uncertain the gateway is of it.
+    origin_ahead_ms: i64,
+    uncertainty_ms: i64,
+    /// Pauses that may pass at any time, and instants of which the next one may come.
+    waits_ms: Vec<i64>,
+    instants_ms: Vec<i64>,
+    /// The age at which a credit that nobody settles is expected to be gone.
+    ttl_ms: i64,
+    /// Which events may happen.
+    may: fn(&Event) -> bool,
+    /// The backend does not know the campaign.
+    unlisted: bool,
+    broken: Option<Broken>,
+    /// What has been judged already, by fingerprint.
+    aftermaths: RefCell<HashSet<u64>>,
+}
+
+impl Scenario {
+    fn clock(&self) -> OriginClock {
+        OriginClock { offset_ms: 0, uncertainty_ms: self.uncertainty_ms }
+    }
+
+    /// Whether the campaign is written in the plugin configuration.
+    fn is_written(&self) -> bool {
+        !self.config.campaigns.is_empty()
+    }
+}
+
+const HOUR: i64 = 3_600_000;
+/// 2026-05-01T00:00:00Z.
+const MIDNIGHT: i64 = 1_777_593_600_000;
+
+const CREDITS: &str = r#""credits": {"hold_ms": 400, "request_timeout_ms": 2000, "ttl_ms": 3000, "warming": 2},
+    "boundary": {"grey_cap": 2, "skew_ms": 250}, "duplicates_bytes": 1024"#;
+const SYNC: &str = r#""sync": {"cluster": "control", "max_campaigns": 1}"#;
+
+fn written(quota: u64, opens: &str, closes: &str) -> String {
+    format!(
+        r#""campaigns": [{{"id": "spring", "quota": {quota}, "schedule": {{"timezone": "UTC",
+            "first_day": "2026-05-01", "last_day": "2026-05-02", "opens": "{opens}", "closes": "{closes}"}}}}]"#
+    )
+}
+
+fn config(parts: &[&str]) -> Rc<Config> {
+    let json = format!("{{{}}}", parts.join(", "));
+    Rc::new(Config::parse(json.as_bytes(), |_| Some("a token of some length".into())).unwrap())
+}
+
+fn scenario(opens: &str, closes: &str, config: &[&str]) -> Scenario {
+    let spec = ScheduleSpec {
+        timezone: "UTC".into(),
+        first_day: "2026-05-01".into(),
+        last_day: "2026-05-02".into(),
+        opens: opens.into(),
+        closes: closes.into(),
+        weekdays: None,
+    };
+    let schedule = Schedule::compile(&spec).unwrap();
+    Scenario {
+        config: self::config(config),
+        rounds: vec![schedule.first_round(), schedule.last_round()],
+        grain: Grain::Steps,
+        workers: 3,
+        users: 3,
+        gateways: 1,
+        first: Edition { quota: 2, paused: false },
+        editions: Vec::new(),
+        most_versions: 1,
+        start_ms: MIDNIGHT + 12 * HOUR,
+        origin_ahead_ms: 0,
+        uncertainty_ms: 2,
+        waits_ms: Vec::new(),
+        instants_ms: Vec::new(),
+        ttl_ms: 3_000,
+        may: |_| true,
+        unlisted: false,
+        broken: None,
+        aftermaths: RefCell::default(),
+    }
+}
+
+/// Of a campaign that is synced, in the middle of a round.
+fn rush() -> Scenario {
+    Scenario { waits_ms: vec![600, 3_500], ..scenario("08:00", "20:00", &[SYNC, CREDITS]) }
+}
+
+const fn open(quota: u64) -> Edition {
+    Edition { quota, paused: false }
+}
+
+const PAUSED: Edition = Edition { quota: 2, paused: true };
+
+/// A request of `user` at `worker`, the first one there, up to its answer.
+const fn request(worker: usize, user: User, committing: bool) -> [Event; 3] {
+    [Request { worker, user }, Decide { worker, flight: 0, committing }, Settle { worker, flight: 0 }]
+}
+
+/// A sync with a backend that knows `version`.
+const fn sync(version: u64) -> [Event; 3] {
+    [Ask { worker: 0 }, Answer { worker: 0, version }, Accept { worker: 0 }]
+}
+
+/// No state that at most `depth` events lead to breaks a rule; and there are at least `states` of them, or something has
+/// kept the search from its work.
+fn proves(name: &str, starts: Vec<World>, depth: usize, states: usize) {
+    let began = std::time::Instant::now();
+    let deeper: usize = std::env::var("DOORBUSTER_PROOF_DEEPER").map_or(0, |deeper| deeper.parse().unwrap());
+    let explored = explore(starts, depth + deeper).unwrap_or_else(|found| panic!("{name}: {found}"));
+    println!("{name}: {explored} in {:.1} s", began.elapsed().as_secs_f64());
+    assert!(explored.states >= states, "{name}: only {explored}");
+}
+
+/// A broken world is found out.
+fn finds(rule: Rule, scenario: Scenario, depth: usize) {
+    let name = format!("{:?}", scenario.broken);
+    let found = explore(vec![World::start(scenario).synced()], depth).expect_err(&name);
+    println!("{name}: {found}");
+    assert_eq!(found.violation.rule, rule, "{name}: {found}");
+}
+
+#[test]
+fn three_workers_in_a_rush() {
+    let scenario = Scenario { may: |event| !matches!(event, IssueElsewhere { .. }), ..rush() };
+    let fresh = World::start(scenario).synced();
+    let one_left = fresh.following(&request(0, 0, true));
+    let starts = vec![
+        one_left.following(&request(1, 1, true)),
+        one_left.following(&[Request { worker: 1, user: 1 }, Trap { worker: 1 }]),
+        one_left.following(&request(1, 1, false)),
+        one_left.following(&[Ask { worker: 2 }, Request { worker: 1, user: 1 }]),
+        one_left,
+        fresh,
+    ];
+    proves("a rush", starts, 6, 12_000);
+}
+
+#[test]
+fn several_gateways_share_a_campaign() {
+    let scenario = Scenario { gateways: 2, first: open(3), ..rush() };
+    let fresh = World::start(scenario).synced();
+    let starts = vec![fresh.following(&[IssueElsewhere { user: 0 }]), fresh];
+    proves("two gateways", starts, 5, 8_000);
+}
+
+#[test]
+fn an_operator_changes_the_campaign() {
+    let scenario = Scenario {
+        editions: vec![open(2), open(1), PAUSED],
+        first: open(1),
+        most_versions: 3,
+        may: |event| !matches!(event, IssueElsewhere { .. } | Trap { .. } | Decide { committing: false, .. }),
+        ..rush()
+    };
+    let fresh = World::start(scenario).synced();
+    let sold_out = fresh.following(&request(0, 0, true));
+    let latched = sold_out.following(&[Request { worker: 1, user: 1 }, Request { worker: 2, user: 1 }]);
+    let starts = vec![
+        latched.following(&[Change { to: 0 }]),
+        latched.following(&[Change { to: 2 }]).following(&sync(2)),
+        latched,
+        fresh.following(&[Request { worker: 0, user: 0 }, Change { to: 0 }]),
+    ];
+    proves("changes", starts, 7, 18_000);
+}
+
+#[test]
+fn a_backend_lags_behind() {
+    let scenario = Scenario {
+        first: open(0),
+        editions: vec![open(3), PAUSED],
+        most_versions: 3,
+        users: 1,
+        may: |event| {
+            matches!(event, Request { .. } | Change { .. } | Ask { .. } | Answer { .. } | Accept { .. } | Tick { .. })
+        },
+        ..rush()
+    };
+    proves("a lagging backend", vec![World::start(scenario).synced()], 10, 1_300);
+}
+
+#[test]
+fn before_the_first_sync() {
+    proves("warming", vec![World::start(rush())], 6, 9_000);
+}
+
+#[test]
+fn any_origin() {
+    let scenario = Scenario {
+        editions: vec![open(3)],
+        most_versions: 2,
+        waits_ms: vec![600, 1_100, 3_500],
+        ..scenario("08:00", "20:00", &[&written(2, "08:00", "20:00"), CREDITS])
+    };
+    let fresh = World::start(scenario);
+    let sold_out = fresh.following(&request(0, 0, true)).following(&request(1, 1, true));
+    let starts = vec![sold_out.following(&[Change { to: 0 }]), sold_out, fresh];
+    proves("any origin", starts, 5, 14_000);
+}
+
+#[test]
+fn a_campaign_that_only_the_configuration_knows() {
+    let scenario = Scenario {
+        waits_ms: vec![600, 1_100, 3_500],
+        unlisted: true,
+        ..scenario("08:00", "20:00", &[&written(2, "08:00", "20:00"), SYNC, CREDITS])
+    };
+    proves("written beside a sync", vec![World::start(scenario).synced()], 5, 9_000);
+}
+
+/// At an opening, a closing, and where one round closes as the next one opens.
+#[test]
+fn rounds_change() {
+    let (gap, no_gap) = (("08:00", "20:00"), ("00:00", "24:00"));
+    for (hours, boundary_h) in [(gap, 8), (gap, 20), (gap, 44), (no_gap, 24)] {
+        for origin_ahead_ms in [-2, 0, 2] {
+            let boundary_ms = MIDNIGHT + boundary_h * HOUR;
+            let scenario = Scenario {
+                start_ms: boundary_ms - 1_500,
+                instants_ms: [-2, -1, 0, 1, 2, 3, 600].map(|ms| boundary_ms + ms).into(),
+                origin_ahead_ms,
+                first: open(1),
+                may: |event| !matches!(event, Trap { .. } | LoseSync { .. } | Decide { committing: false, .. }),
+                ..scenario(hours.0, hours.1, &[SYNC, CREDITS])
+            };
+            let fresh = World::start(scenario).synced();
+            let waits = |ms: i64| Wait { ms };
+            let starts = vec![fresh.following(&[waits(1_498)]), fresh.following(&[waits(1_500)]), fresh];
+            proves(&format!("{boundary_h} h, {origin_ahead_ms} ms ahead"), starts, 5, 1_300);
+        }
+    }
+}
+
+/// Steps of several workers whose calls of shared data fall between each other's.
+#[test]
+fn between_two_calls() {
+    let scenario = Scenario {
+        grain: Grain::Calls,
+        workers: 2,
+        users: 2,
+        editions: vec![open(3)],
+        most_versions: 2,
+        may: |event| !matches!(event, IssueElsewhere { .. } | Wait { .. } | Decide { committing: false, .. }),
+        ..rush()
+    };
+    let fresh = World::start(scenario).synced();
+    let both = fresh.following(&[Request { worker: 0, user: 0 }, Request { worker: 1, user: 1 }]);
+    let decided = [0, 1].map(|worker| Decide { worker, flight: 0, committing: true });
+    let sold_out = both.following(&decided).following(&[0, 1].map(|worker| Settle { worker, flight: 0 }));
+    let starts = vec![
+        both.following(&decided),
+        both,
+        sold_out.following(&[Change { to: 0 }, Ask { worker: 0 }, Answer { worker: 0, version: 2 }]),
+        fresh,
+    ];
+    proves("between calls", starts, 8, 20_000);
+}
+
+#[test]
+fn three_workers_between_two_calls() {
+    let scenario = Scenario {
+        grain: Grain::Calls,
+        may: |event| {
+            matches!(
+                event,
+                Request { .. } | GoOn { .. } | Decide { committing: true, .. } | Settle { .. } | Fail { .. }
+            )
+        },
+        ..rush()
+    };
+    proves("three between calls", vec![World::start(scenario).synced()], 14, 17_000);
+}
+
+#[test]
+fn a_credit_given_back_twice_is_noticed() {
+    finds(Rule::Credits, Scenario { broken: Some(Broken::SettlesTwice), ..rush() }, 4);
+}
+
+#[test]
+fn a_generous_rule_is_noticed() {
+    let generous = CREDITS.replace("{\"hold_ms\"", "{\"overcommit\": 1.5, \"hold_ms\"");
+    finds(Rule::Credits, Scenario { config: config(&[SYNC, &generous]), ..rush() }, 3);
+}
+
+#[test]
+fn a_lost_update_is_noticed() {
+    let scenario = Scenario { grain: Grain::Calls, broken: Some(Broken::WritesBlindly), ..rush() };
+    finds(Rule::Credits, Scenario { may: |event| matches!(event, Request { .. } | GoOn { .. }), ..scenario }, 8);
+}
+
+#[test]
+fn a_refusal_that_the_origin_would_not_give_is_noticed() {
+    let scenario = Scenario { broken: Some(Broken::TakesPendingForIssued), ..rush() };
+    let may = |event: &_| matches!(event, Request { .. } | Decide { .. } | Settle { .. });
+    finds(Rule::ForGood, Scenario { may, ..scenario }, 7);
+}
+
+#[test]
+fn a_latch_that_is_never_lifted_is_noticed() {
+    let scenario = Scenario { broken: Some(Broken::TicksWithoutLooking), first: open(0), ..rush() };
+    finds(Rule::Latch, Scenario { editions: vec![open(1)], most_versions: 2, ..scenario }, 6);
+}
+
+#[test]
+fn a_credit_that_never_heals_is_noticed() {
+    let slow = CREDITS.replace("3000", "60000");
+    finds(Rule::Heals, Scenario { config: config(&[SYNC, &slow]), ..rush() }, 2);
+}
+
+#[test]
+fn a_stranded_coupon_is_noticed() {
+    finds(Rule::Stranded, Scenario { broken: Some(Broken::PlacesNeverComeBack), ..rush() }, 4);
+}
