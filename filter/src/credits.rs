@@ -72,6 +72,9 @@ pub struct Terms {
     pub quota: Option<u64>,
     /// The round that is open.
     pub round: RoundId,
+    /// Whether the backend tells of it, and says so where there is no limit. Written campaigns learn their quota from an
+    /// origin that may say nothing of it.
+    pub synced: bool,
 }
 
 /// Leave to forward one request. Whoever holds it settles it exactly once.
@@ -133,26 +136,33 @@ impl Ledger {
         Self { tag, gateways: 1, ..Self::default() }
     }
 
-    /// Brings the account to what `terms` say, unless it knows better: a newer version lifts the latch, a newer round
+    /// Brings the account to what `terms` say, unless it knows better: a newer version lifts the latch, another round
     /// starts from nothing. Requests with the origin keep their credits.
     pub fn align(&mut self, terms: &Terms) {
         if self.tag != terms.tag {
             *self = Self::new(terms.tag);
         }
-        if self.round.is_none_or(|round| round < terms.round) {
+        let newer = self.version < terms.version;
+        // A newer schedule may name an earlier round; within a version rounds only follow each other. Of a written
+        // campaign an origin's notices raise the version, but not the configuration's, whose rounds go on all the same.
+        let follows = self.round.is_none_or(|round| round < terms.round);
+        if newer || (follows && (self.version == terms.version || !terms.synced)) {
             self.enter(terms.round);
         }
-        if self.version < terms.version {
+        if newer {
             self.version = terms.version;
             self.quota = terms.quota;
             self.sold_out = false;
-        } else if self.version == terms.version && self.quota.is_none() {
+        } else if self.version == terms.version && (terms.synced || self.quota.is_none()) {
             self.quota = terms.quota;
         }
         self.sold_out |= self.is_exhausted();
     }
 
     fn enter(&mut self, round: RoundId) {
+        if self.round == Some(round) {
+            return;
+        }
         self.round = Some(round);
         self.issued = 0;
         self.reserved_by_others = 0;
@@ -167,7 +177,8 @@ impl Ledger {
     pub fn admit(&mut self, terms: &Terms, clockwork: &Clockwork, now_ms: i64) -> Admission {
         self.align(terms);
         if self.sold_out {
-            return Admission::SoldOut;
+            // A worker that has yet to hear of a newer schedule asks for a round that says nothing of its own.
+            return if self.round == Some(terms.round) { Admission::SoldOut } else { Admission::Busy };
         }
         if self.in_flight(clockwork, now_ms) >= self.limit(clockwork) {
             return Admission::Busy;
@@ -235,7 +246,7 @@ impl Ledger {
     ) -> bool {
         let outcome = match ending {
             Ending::Told(notice) => {
-                self.learn(notice, rounds, permit.probe);
+                self.learn(notice, rounds, permit.probe, synced);
                 Some(notice.outcome)
             }
             Ending::Silent => None,
@@ -260,21 +271,23 @@ impl Ledger {
     }
 
     /// Takes in what an origin says of a round. A notice of an older version, or of a round that is not this one,
-    /// changes nothing; the first one of a following round, out of `rounds`, which the edge knows, begins it.
-    fn learn(&mut self, notice: &Notice, rounds: &[RoundId], probe: bool) {
+    /// changes nothing; the first one of a following round, out of `rounds`, which the edge knows, begins it, and so does
+    /// one of a newer version.
+    fn learn(&mut self, notice: &Notice, rounds: &[RoundId], probe: bool, synced: bool) {
         let older = notice.version != 0 && notice.version < self.version;
         let Some(round) = notice.round.filter(|_| !older) else { return };
-        if self.round.is_none_or(|current| current < round) && rounds.contains(&round) {
+        let newer = notice.version > self.version;
+        let follows = self.round.is_none_or(|current| current < round) && rounds.contains(&round);
+        if newer || follows {
             self.enter(round);
         }
         if self.round != Some(round) {
             return;
         }
-        let newer = notice.version > self.version;
         if newer {
             self.version = notice.version;
         }
-        if notice.quota.is_some() {
+        if notice.quota.is_some() || (newer && synced) {
             self.quota = notice.quota;
         }
         self.issued = self.issued.max(notice.issued);

@@ -10,7 +10,7 @@ fn round(day: &str) -> RoundId {
 }
 
 fn terms(version: u64, quota: Option<u64>) -> Terms {
-    Terms { tag: 7, version, quota, round: round("2026-05-01") }
+    Terms { tag: 7, version, quota, round: round("2026-05-01"), synced: true }
 }
 
 fn clockwork() -> Clockwork {
@@ -82,6 +82,59 @@ fn an_older_notice_and_another_round_change_nothing() {
         assert!(!ledger.sold_out);
         assert_eq!(ledger.issued, 0);
     }
+}
+
+#[test]
+fn a_limit_that_an_operator_has_lifted_is_gone_with_the_first_notice_of_it() {
+    let mut ledger = Ledger::new(7);
+    let limited = terms(1, Some(3));
+    for issued in 1..=2 {
+        let permit = grant(&mut ledger, &limited, NOW);
+        settle(&mut ledger, &permit, &told(Outcome::Issued, issued, 3, 1), NOW);
+    }
+    let permit = grant(&mut ledger, &limited, NOW);
+    let Ending::Told(notice) = told(Outcome::Issued, 3, 3, 2) else { unreachable!() };
+    settle(&mut ledger, &permit, &Ending::Told(Notice { quota: None, ..notice }), NOW);
+    assert!(!ledger.sold_out);
+    // The worker that has not heard of the change yet, and the one that has.
+    grant(&mut ledger, &limited, NOW);
+    grant(&mut ledger, &terms(2, None), NOW);
+}
+
+#[test]
+fn a_newer_schedule_may_go_back_to_an_earlier_round() {
+    let earlier = Terms { round: round("2026-04-30"), ..terms(2, Some(1)) };
+    let sold_out = || {
+        let mut ledger = Ledger::new(7);
+        let permit = grant(&mut ledger, &terms(1, Some(1)), NOW);
+        settle(&mut ledger, &permit, &told(Outcome::Issued, 1, 1, 1), NOW);
+        assert_eq!(ledger.admit(&terms(1, Some(1)), &clockwork(), NOW), Admission::SoldOut);
+        ledger
+    };
+    // Heard by a sync or by a worker's new snapshot,
+    grant(&mut sold_out(), &earlier, NOW);
+    let mut ledger = sold_out();
+    ledger.answer(&earlier, 0, 0, 1);
+    grant(&mut ledger, &earlier, NOW);
+    // or from the origin itself.
+    let mut ledger = sold_out();
+    let probe = ledger.probe(&terms(1, Some(1)), &clockwork(), NOW).unwrap();
+    let Ending::Told(notice) = told(Outcome::Refused, 0, 1, 2) else { unreachable!() };
+    settle(&mut ledger, &probe, &Ending::Told(Notice { round: Some(earlier.round), ..notice }), NOW);
+    assert_eq!((ledger.round, ledger.issued, ledger.sold_out), (Some(earlier.round), 0, false));
+    // A worker that still has the old snapshot takes nothing back.
+    ledger.align(&terms(1, Some(1)));
+    assert_eq!(ledger.round, Some(earlier.round));
+}
+
+#[test]
+fn rounds_of_a_written_campaign_go_on_whatever_version_its_origin_has_reached() {
+    let written = Terms { synced: false, ..terms(0, Some(1)) };
+    let mut ledger = Ledger::new(7);
+    let permit = grant(&mut ledger, &written, NOW);
+    settle(&mut ledger, &permit, &told(Outcome::Issued, 1, 1, 9), NOW);
+    assert_eq!(ledger.admit(&written, &clockwork(), NOW), Admission::SoldOut);
+    grant(&mut ledger, &Terms { round: round("2026-05-02"), ..written }, NOW);
 }
 
 #[test]

@@ -250,7 +250,13 @@ impl Campaign {
         }
         match phase {
             Phase::Open { round } => {
-                let terms = Terms { tag: self.tag, version: self.version, quota: self.quota, round: round.id };
+                let terms = Terms {
+                    tag: self.tag,
+                    version: self.version,
+                    quota: self.quota,
+                    round: round.id,
+                    synced: self.is_synced(),
+                };
                 Standing::Open { terms, probing }
             }
             _ => Standing::Unknown,

@@ -116,7 +116,7 @@ impl Gate {
             });
             let (Some(round), Some(account)) = (open, keys.get(told.id.as_str())) else { continue };
             let tag = self.process.hash_key.campaign(&told.id);
-            let terms = Terms { tag, version: told.version, quota: told.quota, round };
+            let terms = Terms { tag, version: told.version, quota: told.quota, round, synced: true };
             let _ = state::update_ledger(shared, account, tag, &mut self.cas_retries, |ledger| {
                 ledger.answer(&terms, told.issued, told.reserved, snapshot.response.gateways);
             });
