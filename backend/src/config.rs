@@ -158,10 +158,23 @@ impl Config {
         };
         keys.finish()?;
         config.check_deadlines()?;
+        config.check_separation()?;
         if config.ticket != TicketMode::Ignore && config.ticket_secrets.is_empty() {
             return Err(ConfigError::new("ticket_secret", "is missing; tickets cannot be checked without it"));
         }
         Ok(config)
+    }
+
+    /// What is for operators, for gateways and for clients must not be one and the same.
+    fn check_separation(&self) -> Result<(), ConfigError> {
+        if self.edge_token.expose() == self.admin_token.expose() {
+            return Err(ConfigError::new("edge_token", "is the same as admin_token; give gateways one of their own"));
+        }
+        if self.ops_addr == self.public_addr && self.ops_addr.port() != 0 {
+            let address = self.ops_addr;
+            return Err(ConfigError::new("ops_addr", format!("{address} is public_addr too; use another port")));
+        }
+        Ok(())
     }
 
     /// A reservation must not be taken for abandoned while its own request may still be at work on it.
@@ -389,11 +402,18 @@ mod tests {
             ("log = 'info,,=x'", "log: \"info,,=x\" is not"),
             ("log_format = 'xml'", "log_format: \"xml\" is neither"),
             ("sweep_after = 1", "sweep_after: is not a key"),
+            ("ops_addr = '127.0.0.1:8000'", "ops_addr: 127.0.0.1:8000 is public_addr too"),
+            ("ticket = 'maybe'", "ticket: \"maybe\" is none of"),
+            ("ticket = 'require'", "ticket_secret: is missing"),
+            ("ticket_secret = 'hunter2'", "ticket_secret: must be at least 16"),
             ("= = =", "--config: line 5 is not TOML"),
         ] {
             let error = parse(more, &[]).unwrap_err();
             assert!(error.contains(expected) && !error.contains('\n'), "{more}: {error}");
         }
+        let twins = [("DOORBUSTER_ADMIN_TOKEN", "hunter2-hunter2-"), ("DOORBUSTER_EDGE_TOKEN", "hunter2-hunter2-")];
+        let twins = parse("", &twins).unwrap_err();
+        assert!(twins.contains("edge_token: is the same") && !twins.contains("hunter2"), "{twins}");
         let short = parse("", &[("DOORBUSTER_ADMIN_TOKEN", "hunter2")]).unwrap_err();
         assert!(short.contains("admin_token") && !short.contains("hunter2"), "{short}");
         for (name, value) in [

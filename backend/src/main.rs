@@ -23,7 +23,15 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and the version are asked for; anything else is a mistake.
+            let mistaken = error.use_stderr();
+            let _ = error.print();
+            return if mistaken { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let config = match Config::load(arguments.config.as_deref(), environment) {

@@ -5,6 +5,8 @@ use doorbuster_domain::schedule::{Schedule, ScheduleSpec};
 use doorbuster_domain::ticket::SHORTEST_SECRET;
 use serde::Deserialize;
 
+use crate::duplicates::SHARD_BYTES;
+
 /// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -30,12 +32,12 @@ pub struct Config {
     pub ticket_secret: Option<String>,
 }
 
-/// A method and a decoded, normalised path.
+/// A decoded, normalised path and a method.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// As `POST`.
-    pub method: String,
+    /// As `POST`; none stands for every method, and spares each request a question to Envoy.
+    pub method: Option<String>,
     /// As `/v1/coupon/issue`.
     pub path: String,
 }
@@ -142,6 +144,8 @@ struct WrittenTicket {
 struct WrittenCampaign {
     id: CampaignId,
     schedule: ScheduleSpec,
+    // Who wants no limit says null: one that was forgotten would open the gate.
+    #[serde(deserialize_with = "Option::deserialize")]
     quota: Option<u64>,
     #[serde(default)]
     version: u64,
@@ -164,7 +168,7 @@ struct WrittenSync {
 }
 
 fn default_guard() -> Vec<Route> {
-    vec![Route { method: "POST".to_owned(), path: "/v1/coupon/issue".to_owned() }]
+    vec![Route { method: Some("POST".to_owned()), path: "/v1/coupon/issue".to_owned() }]
 }
 fn default_duplicates_bytes() -> usize {
     4 << 20
@@ -204,7 +208,7 @@ impl Config {
         let written: Written = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
             let path = error.path().to_string();
             // At the top level serde's own message names the field.
-            if path == "." { error.inner().to_string() } else { format!("{path}: {}", error.inner()) }
+            if path == "." || path == "?" { error.inner().to_string() } else { format!("{path}: {}", error.inner()) }
         })?;
         deserializer.end().map_err(|error| error.to_string())?;
         written.check(environment)
@@ -220,8 +224,10 @@ impl Written {
             if !route.path.starts_with('/') {
                 return Err(format!("guard[{at}].path: {:?} does not begin with /", route.path));
             }
-            if route.method.is_empty() || !route.method.bytes().all(|c| c.is_ascii_uppercase()) {
-                return Err(format!("guard[{at}].method: {:?} is no method such as POST", route.method));
+            if let Some(method) = &route.method
+                && (method.is_empty() || !method.bytes().all(|c| c.is_ascii_uppercase()))
+            {
+                return Err(format!("guard[{at}].method: {method:?} is no method such as POST"));
             }
         }
         if self.sync.is_none() && self.campaigns.is_empty() {
@@ -243,7 +249,10 @@ impl Written {
         in_range("credits.warming", i64::from(rule.warming), 1, 1_000_000)?;
         in_range("boundary.skew_ms", self.boundary.skew_ms, 1, 60_000)?;
         in_range("boundary.grey_cap", i64::from(self.boundary.grey_cap), 1, 1_000_000)?;
-        in_range("duplicates_bytes", i64::try_from(self.duplicates_bytes).unwrap_or(i64::MAX), 0, 1 << 30)?;
+        if self.duplicates_bytes > 0 {
+            let least = i64::try_from(SHARD_BYTES).unwrap_or(i64::MAX);
+            in_range("duplicates_bytes", i64::try_from(self.duplicates_bytes).unwrap_or(i64::MAX), least, 1 << 30)?;
+        }
         in_range("max_body_bytes", i64::try_from(self.max_body_bytes).unwrap_or(i64::MAX), 0, 1 << 20)?;
 
         let mut campaigns: Vec<StaticCampaign> = Vec::new();
@@ -352,7 +361,8 @@ mod tests {
     fn every_error_names_its_field() {
         let schedule =
             r#"{"timezone":"UTC","first_day":"2026-01-01","last_day":"2026-01-01","opens":"10:00","closes":"11:00"}"#;
-        let campaign = format!(r#"{{"id":"a","schedule":{schedule}}}"#);
+        let campaign = format!(r#"{{"id":"a","quota":1,"schedule":{schedule}}}"#);
+        let unlimited = campaign.replace(r#""quota":1,"#, "");
         for (json, field) in [
             ("".to_owned(), "EOF"),
             ("[]".to_owned(), "expected struct"),
@@ -382,6 +392,8 @@ mod tests {
             (r#"{"sync": {"cluster": "c"}, "credits": {"ttl_ms": 5000}}"#.to_owned(), "credits.ttl_ms: "),
             (r#"{"sync": {"cluster": "c"}, "boundary": {"grey_cap": -1}}"#.to_owned(), "boundary.grey_cap: "),
             (r#"{"sync": {"cluster": "c"}, "duplicates_bytes": 2000000000}"#.to_owned(), "duplicates_bytes: "),
+            (r#"{"sync": {"cluster": "c"}, "duplicates_bytes": 100}"#.to_owned(), "duplicates_bytes: "),
+            (format!(r#"{{"campaigns": [{unlimited}]}}"#), "campaigns[0]: missing field `quota`"),
             (format!(r#"{{"campaigns": [{campaign},{campaign}]}}"#), "campaigns[1].id: "),
             (
                 format!(r#"{{"campaigns": [{}]}}"#, campaign.replace("UTC", "Mars")),

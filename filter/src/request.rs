@@ -23,11 +23,18 @@ pub fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Whether a route guards this method and path, however the path is spelled.
+/// Whether a route guards this path, however it is spelled, for this method. `method` is asked for only where it matters.
 #[must_use]
-pub fn is_guarded(routes: &[Route], method: &[u8], path: &[u8]) -> bool {
+pub fn is_guarded(routes: &[Route], path: &[u8], method: impl FnOnce() -> Vec<u8>) -> bool {
     let path = normalized(path);
-    routes.iter().any(|route| route.path.as_bytes() == path.as_ref() && route.method.as_bytes() == method)
+    let mut matching = routes.iter().filter(|route| route.path.as_bytes() == path.as_ref());
+    let Some(first) = matching.next() else { return false };
+    let mut methods = std::iter::once(first).chain(matching).map(|route| route.method.as_ref());
+    if methods.clone().any(|method| method.is_none()) {
+        return true;
+    }
+    let asked = method();
+    methods.any(|method| method.is_some_and(|method| method.as_bytes() == asked))
 }
 
 /// The path as an origin may understand it: percent-decoded once, slashes merged, dot segments resolved. Gateways
@@ -68,8 +75,8 @@ mod tests {
     use super::*;
 
     fn guarded(method: &str, path: &str) -> bool {
-        let routes = [Route { method: "POST".into(), path: "/v1/coupon/issue".into() }];
-        is_guarded(&routes, method.as_bytes(), split_path(path.as_bytes()).0)
+        let routes = [Route { method: Some("POST".into()), path: "/v1/coupon/issue".into() }];
+        is_guarded(&routes, split_path(path.as_bytes()).0, || method.into())
     }
 
     #[test]
@@ -109,6 +116,17 @@ mod tests {
     }
 
     #[test]
+    fn a_method_is_asked_for_only_where_it_matters() {
+        let route = |method: Option<&str>, path: &str| Route { method: method.map(Into::into), path: path.into() };
+        let routes = [route(Some("POST"), "/a"), route(Some("PUT"), "/a"), route(None, "/b"), route(Some("PUT"), "/b")];
+        assert!(is_guarded(&routes, b"/a", || b"PUT".to_vec()));
+        assert!(!is_guarded(&routes, b"/a", || b"GET".to_vec()));
+        let unasked = || -> Vec<u8> { unreachable!("the path decides") };
+        assert!(is_guarded(&routes, b"/b", unasked));
+        assert!(!is_guarded(&routes, b"/c", unasked));
+    }
+
+    #[test]
     fn a_path_is_cut_at_the_first_question_mark() {
         assert_eq!(split_path(b"/a?b?c#d"), (b"/a".as_slice(), b"b?c".as_slice()));
         assert_eq!(split_path(b"/a#b?c"), (b"/a".as_slice(), b"".as_slice()));
@@ -119,8 +137,8 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(path: Vec<u8>, method: Vec<u8>) {
             let (path, _) = split_path(&path);
-            let routes = [Route { method: "POST".into(), path: "/a".into() }];
-            let _ = is_guarded(&routes, &method, path);
+            let routes = [Route { method: Some("POST".into()), path: "/a".into() }];
+            let _ = is_guarded(&routes, path, || method);
         }
     }
 }

@@ -81,6 +81,9 @@ pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderM
     Ok(reply::json(StatusCode::OK, &json!({"coupons": coupons, "next_cursor": next_cursor})))
 }
 
+/// No page is asked for after the year 3000, Unix microseconds: PostgreSQL's clock ends, and so do schedules.
+const LATEST_US: i64 = 32_503_680_000_000_000;
+
 fn parse_limit(text: &str) -> Option<u32> {
     let plain = text.bytes().all(|digit| digit.is_ascii_digit());
     text.parse().ok().filter(|limit| plain && (1..=LARGEST_LIMIT).contains(limit))
@@ -88,7 +91,8 @@ fn parse_limit(text: &str) -> Option<u32> {
 
 fn parse_cursor(text: &str) -> Option<Cursor> {
     let (issued_us, code) = text.rsplit_once('-')?;
-    Some(Cursor { issued_us: issued_us.parse().ok()?, code: CouponCode::parse(code).ok()? })
+    let issued_us = issued_us.parse().ok().filter(|issued_us| (0..=LATEST_US).contains(issued_us))?;
+    Some(Cursor { issued_us, code: CouponCode::parse(code).ok()? })
 }
 
 pub(super) async fn one(

@@ -41,6 +41,8 @@ pub(super) struct Campaign {
     told: Option<(RoundId, u64)>,
     /// The count as it was rendered last, and for which instant.
     counted: Option<(i64, Rc<Reply>)>,
+    /// What this worker answers by itself since the tick at this instant. A crowd asks thousands of times between two ticks.
+    at_once: Option<(i64, Option<(Refusal, Rc<Reply>)>)>,
 }
 
 /// When a decision is made.
@@ -108,6 +110,7 @@ impl Campaign {
             replies: Rendered::default(),
             told: None,
             counted: None,
+            at_once: None,
         }
     }
 
@@ -150,17 +153,20 @@ impl Campaign {
             && ledger.round == self.latch
         {
             self.latch = None;
+            self.at_once = None;
         }
     }
 
     /// The round is sold out.
     pub(super) fn latch(&mut self, round: RoundId) {
         self.latch = Some(round);
+        self.at_once = None;
     }
 
     /// A probe has been let through or was not due yet: this worker asks again in a second.
     pub(super) fn probed(&mut self, host_ms: i64) {
         self.next_probe_ms = host_ms.saturating_add(PROBE_EVERY_MS);
+        self.at_once = None;
     }
 
     /// The rounds an answer may be about.
@@ -212,11 +218,22 @@ impl Campaign {
         slack_ms: i64,
         stale: bool,
     ) -> Option<Rc<Reply>> {
-        if self.boundary_near(now_ms, slack_ms).is_some() {
-            return None;
+        if let Some((since_ms, answer)) = &self.at_once
+            && *since_ms == host_ms
+        {
+            let (refusal, reply) = answer.as_ref()?;
+            self.tally.refuse(*refusal);
+            return Some(Rc::clone(reply));
         }
-        let phase = self.timetable.phase(now_ms)?;
-        self.refuse_standing(&phase, now_ms, self.may_probe(host_ms, stale))
+        let phase = self.timetable.phase(now_ms).filter(|_| self.boundary_near(now_ms, slack_ms).is_none());
+        let probing = self.may_probe(host_ms, stale);
+        let answer = phase.and_then(|phase| {
+            let refusal = self.refusal_of(&phase, probing)?;
+            Some((refusal, self.refuse_standing(&phase, now_ms, probing)?))
+        });
+        let reply = answer.as_ref().map(|(_, reply)| Rc::clone(reply));
+        self.at_once = Some((host_ms, answer));
+        reply
     }
 
     /// Where the campaign stands at `moment`.
@@ -263,17 +280,25 @@ impl Campaign {
         }
     }
 
-    /// The refusal of a phase, a pause or a latch, in the contract's order; none while a round is open to somebody.
-    fn refuse_standing(&mut self, phase: &Phase, now_ms: i64, probing: bool) -> Option<Rc<Reply>> {
+    /// Why a phase, a pause or a latch refuses, in the contract's order; none while a round is open to somebody.
+    fn refusal_of(&self, phase: &Phase, probing: bool) -> Option<Refusal> {
         match phase {
-            Phase::Ended { .. } => Some(self.refuse_outside(phase, now_ms)),
-            _ if self.paused && !probing => Some(self.refuse(Refusal::Paused)),
-            Phase::NotStarted { .. } | Phase::OutsideHours { .. } => Some(self.refuse_outside(phase, now_ms)),
-            Phase::Open { round } if self.latch == Some(round.id) && !probing => {
-                Some(self.refuse_sold_out(round.id, now_ms))
-            }
+            Phase::Ended { .. } => Some(Refusal::Ended),
+            _ if self.paused && !probing => Some(Refusal::Paused),
+            Phase::NotStarted { .. } => Some(Refusal::NotStarted),
+            Phase::OutsideHours { .. } => Some(Refusal::OutsideHours),
+            Phase::Open { round } if self.latch == Some(round.id) && !probing => Some(Refusal::SoldOut),
             Phase::Open { .. } => None,
         }
+    }
+
+    fn refuse_standing(&mut self, phase: &Phase, now_ms: i64, probing: bool) -> Option<Rc<Reply>> {
+        let refusal = self.refusal_of(phase, probing)?;
+        Some(match (refusal, phase) {
+            (Refusal::SoldOut, Phase::Open { round }) => self.refuse_sold_out(round.id, now_ms),
+            (Refusal::Paused, _) => self.refuse(refusal),
+            _ => self.refuse_outside(refusal, phase, now_ms),
+        })
     }
 
     /// What is known of a written campaign is always stale: nobody tells when it changes.
@@ -334,12 +359,7 @@ impl Campaign {
         self.replies.get(Refusal::SoldOut, second(now_ms), || Problem::sold_out(&self.id, round, next, now_ms))
     }
 
-    fn refuse_outside(&mut self, phase: &Phase, now_ms: i64) -> Rc<Reply> {
-        let refusal = match phase {
-            Phase::NotStarted { .. } => Refusal::NotStarted,
-            Phase::OutsideHours { .. } => Refusal::OutsideHours,
-            Phase::Open { .. } | Phase::Ended { .. } => Refusal::Ended,
-        };
+    fn refuse_outside(&mut self, refusal: Refusal, phase: &Phase, now_ms: i64) -> Rc<Reply> {
         self.tally.refuse(refusal);
         self.replies.get(refusal, second(now_ms), || {
             Problem::outside(&self.id, phase, now_ms).unwrap_or_else(|| Problem::about(refusal, &self.id))

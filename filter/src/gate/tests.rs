@@ -383,7 +383,7 @@ fn a_backend_that_lags_behind_brings_back_no_latch() {
 
 #[test]
 fn a_campaign_that_is_written_and_synced_keeps_its_counts() {
-    let config = r#"{"sync": {"cluster": "control"}, "campaigns": [{"id": "spring", "schedule": {"timezone": "Asia/Seoul",
+    let config = r#"{"sync": {"cluster": "control"}, "campaigns": [{"id": "spring", "quota": null, "schedule": {"timezone": "Asia/Seoul",
         "first_day": "2026-05-01", "last_day": "2026-05-02", "opens": "13:00", "closes": "15:00"}}]}"#;
     let mut edge = Edge::start(config, 1, NOW);
     edge.sync(vec![told(1, 1, 1, NOW)], true);
