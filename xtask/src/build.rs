@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use crate::checkout::Checkout;
 use crate::console::{run, step};
+use crate::exports;
 use crate::setup::wasm::{Compiler, debian_cargo};
 
 /// How much the native build is optimised.
@@ -55,8 +56,11 @@ pub(crate) fn filter(checkout: &Checkout, compiler: Compiler) -> anyhow::Result<
 
 /// By rename: an Envoy that starts meanwhile reads one whole module.
 fn install(built: &Path, place: &Path) -> anyhow::Result<()> {
+    // With CARGO_TARGET_DIR elsewhere nobody has made this folder.
+    if let Some(folder) = place.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     let beside = place.with_extension("wasm.new");
-    fs::copy(built, &beside)
-        .and_then(|_| fs::rename(&beside, place))
-        .with_context(|| format!("cannot copy {} to {}", built.display(), place.display()))
+    exports::keep_wanted(built, &beside)?;
+    fs::rename(&beside, place).with_context(|| format!("cannot write {}", place.display()))
 }

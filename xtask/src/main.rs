@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod checkout;
 mod console;
+mod exports;
 mod lint;
 mod setup;
 mod storm;

@@ -5,7 +5,7 @@ use std::thread;
 
 use anyhow::{Context, anyhow};
 
-use crate::bench::wrk::{Run, write_script};
+use crate::bench::wrk::{ENOUGH, Run, write_script};
 
 /// Who asks for what.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +70,11 @@ function request() return head .. math.random({}) .. "\r\n\r\n" end
 function response(status)
   answers = answers + 1
   if status == 201 or status == 202 or status == 409 or status == 500 or status == 503 then known = known + 1 end
-  if answers >= {requests} then wrk.thread:stop() end
+  if answers == {requests} then
+    io.write("{ENOUGH}\n")
+    io.flush()
+    wrk.thread:stop()
+  end
 end
 function done(summary)
   local errors = summary.errors
