@@ -38,20 +38,31 @@ pub(crate) fn backend(checkout: &Checkout, profile: Profile) -> anyhow::Result<P
 
 /// Builds the filter and returns its module, always at the same place.
 pub(crate) fn filter(checkout: &Checkout, compiler: Compiler) -> anyhow::Result<PathBuf> {
-    step("building the filter");
+    let built = wasm(checkout, compiler, "filter")?;
+    let module = checkout.filter_wasm();
+    install(&built, &module)?;
+    Ok(module)
+}
+
+/// Builds the probe of shared data and returns its module.
+pub(crate) fn probe(checkout: &Checkout, compiler: Compiler) -> anyhow::Result<PathBuf> {
+    wasm(checkout, compiler, "probe")
+}
+
+/// Builds one of our packages for Envoy's VM.
+fn wasm(checkout: &Checkout, compiler: Compiler, name: &str) -> anyhow::Result<PathBuf> {
+    step(&format!("building the {name}"));
     let (mut cargo, target) = match compiler {
         Compiler::Rustup => (Command::new("cargo"), checkout.target()),
         Compiler::Debian => debian_cargo(checkout)?,
     };
     cargo.current_dir(checkout.root());
-    cargo.args(["build", "--release", "--package", "doorbuster-filter", "--target", "wasm32-wasip1"]);
+    cargo.args(["build", "--release", "--package", &format!("doorbuster-{name}"), "--target", "wasm32-wasip1"]);
     if compiler == Compiler::Debian {
         cargo.args(["-Z", "build-std=std,panic_abort"]);
     }
     run(&mut cargo)?;
-    let module = checkout.filter_wasm();
-    install(&target.join("wasm32-wasip1/release/doorbuster_filter.wasm"), &module)?;
-    Ok(module)
+    Ok(target.join(format!("wasm32-wasip1/release/doorbuster_{name}.wasm")))
 }
 
 /// By rename: an Envoy that starts meanwhile reads one whole module.

@@ -21,8 +21,8 @@ pub(crate) fn run_all(checkout: &Checkout) -> anyhow::Result<ExitCode> {
     step("clippy");
     run(cargo(checkout).args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     let compiler = wasm::compiler(checkout)?;
-    step("clippy of the filter for wasm32");
-    clippy_of_the_filter(checkout, compiler)?;
+    step("clippy for wasm32");
+    clippy_for_wasm(checkout, compiler)?;
     let module = build::filter(checkout, compiler)?;
     validate_envoy(checkout, &module)?;
     compose(checkout)?;
@@ -37,14 +37,16 @@ fn cargo(checkout: &Checkout) -> Command {
     cargo
 }
 
-fn clippy_of_the_filter(checkout: &Checkout, compiler: wasm::Compiler) -> anyhow::Result<()> {
-    let filter = ["clippy", "--release", "--package", "doorbuster-filter", "--target", "wasm32-wasip1"];
+fn clippy_for_wasm(checkout: &Checkout, compiler: wasm::Compiler) -> anyhow::Result<()> {
+    let modules = ["--package", "doorbuster-filter", "--package", "doorbuster-probe", "--target", "wasm32-wasip1"];
     match compiler {
-        wasm::Compiler::Rustup => run(cargo(checkout).args(filter).args(["--", "-D", "warnings"])),
+        wasm::Compiler::Rustup => {
+            run(cargo(checkout).args(["clippy", "--release"]).args(modules).args(["--", "-D", "warnings"]))
+        }
         wasm::Compiler::Debian => {
             wasm::debian_clippy(checkout)?;
             let (mut debian, _target) = wasm::debian_cargo(checkout)?;
-            debian.current_dir(checkout.root()).args(filter);
+            debian.current_dir(checkout.root()).args(["clippy", "--release"]).args(modules);
             run(debian.args(["-Z", "build-std=std,panic_abort", "--", "-D", "warnings"]))
         }
     }

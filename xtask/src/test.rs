@@ -64,6 +64,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
         redis_server: servers.redis_server,
         postgres_bin: servers.postgres_bin,
     };
+    let probe = build::probe(checkout, compiler)?;
     step("starting Redis and PostgreSQL for the tests");
     let shared = Shared::start(&programs)?;
     // Ctrl-C ends cargo, which shares our terminal; we stay to clean up.
@@ -75,6 +76,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
         .args(options.packages())
         .args(&options.arguments)
         .envs(programs.variables())
+        .env("DOORBUSTER_PROBE_WASM", &probe)
         .env("TMPDIR", shared.stacks()?)
         .env("DOORBUSTER_TEST_REDIS_URL", &shared.redis_url)
         .env("DOORBUSTER_TEST_DATABASE_URL", &shared.database_url)

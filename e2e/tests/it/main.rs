@@ -16,4 +16,6 @@ mod issuing;
 #[cfg(test)]
 mod servers;
 #[cfg(test)]
+mod shared_data;
+#[cfg(test)]
 mod support;

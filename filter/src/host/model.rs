@@ -48,6 +48,23 @@ impl SharedData for Model {
     }
 }
 
+impl doorbuster_probe::Calls for Model {
+    fn get(&self, key: &str) -> Option<Versioned> {
+        SharedData::get(self, key)
+    }
+
+    fn set(&self, key: &str, value: &[u8], cas: u32) -> bool {
+        Model::set(self, key, value, cas).is_ok()
+    }
+}
+
+/// A real Envoy answers it, too: `e2e/tests/it/shared_data.rs`.
+#[test]
+fn the_model_answers_the_table_that_envoy_answers() {
+    let transcript = doorbuster_probe::play(doorbuster_probe::CASES, "", &Model::default());
+    assert_eq!(transcript, doorbuster_probe::CASES);
+}
+
 #[test]
 fn a_value_is_created_once_and_replaced_only_unchanged() {
     let model = Model::default();

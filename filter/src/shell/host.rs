@@ -14,7 +14,8 @@ pub(super) struct EnvoyShared;
 impl SharedData for EnvoyShared {
     fn get(&self, key: &str) -> Option<Versioned> {
         match hostcalls::get_shared_data(key) {
-            Ok((Some(value), Some(number))) => Some((value, number)),
+            // An empty value arrives as none, with its number.
+            Ok((value, Some(number))) => Some((value.unwrap_or_default(), number)),
             _ => None,
         }
     }
