@@ -41,9 +41,13 @@ pub(super) struct Campaign {
     told: Option<(RoundId, u64)>,
     /// The count as it was rendered last, and for which instant.
     counted: Option<(i64, Rc<Reply>)>,
-    /// What this worker answers by itself since the tick at this instant. A crowd asks thousands of times between two ticks.
-    at_once: Option<(i64, Option<(Refusal, Rc<Reply>)>)>,
+    /// What this worker answers by itself since the tick at this instant, if it does. A crowd asks thousands of times
+    /// between two ticks.
+    at_once: Option<(i64, Option<Answer>)>,
 }
+
+/// A refusal, and the reply that says it.
+type Answer = (Refusal, Rc<Reply>);
 
 /// When a decision is made.
 #[derive(Debug, Clone, Copy)]
