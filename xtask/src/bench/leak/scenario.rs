@@ -114,8 +114,11 @@ impl Bench<'_> {
     #[expect(clippy::disallowed_methods, reason = "compared with the database's clock, which is this machine's")]
     fn when_all_say_sold_out(&self, campaign: &str, over: &AtomicBool) -> anyhow::Result<Option<i64>> {
         let name = format!("wasmcustom.doorbuster.decisions_total.sold_out.{campaign}");
+        if self.fleet.origin == Origin::Unprotected {
+            return Ok(None);
+        }
         let mut waiting: Vec<_> = self.fleet.admins.iter().collect();
-        while self.fleet.origin != Origin::Unprotected {
+        loop {
             let last_look = over.load(Ordering::Relaxed);
             let mut silent = Vec::new();
             for admin in waiting {
@@ -129,11 +132,10 @@ impl Bench<'_> {
                 return Ok(i64::try_from(now.as_millis()).ok());
             }
             if last_look {
-                break;
+                return Ok(None);
             }
             thread::sleep(Duration::from_millis(10));
         }
-        Ok(None)
     }
 
     fn last_coupon_ms(&self, campaign: &str) -> anyhow::Result<Option<i64>> {
