@@ -329,8 +329,10 @@ impl Campaign {
 impl Campaign {
     /// What its decisions at `host_ms` and later depend on, besides shared data and the snapshot it was loaded from.
     pub(super) fn essence(&self, host_ms: i64) -> impl std::hash::Hash + use<> {
-        let rounds: Vec<RoundId> = self.rounds();
-        (self.version, self.quota, self.paused, self.latch, self.next_probe_ms.max(host_ms), rounds)
+        let at_once = self.at_once.as_ref().filter(|(since_ms, _)| *since_ms == host_ms);
+        let at_once = at_once.map(|(_, answer)| answer.as_ref().map(|(refusal, _)| *refusal));
+        let terms = (self.version, self.quota, self.paused, self.rounds());
+        (terms, self.latch, self.next_probe_ms.max(host_ms), at_once)
     }
 }
 
