@@ -7,7 +7,7 @@ use std::time::Duration;
 use doorbuster_e2e::Stack;
 use doorbuster_e2e::http::{self, Reply};
 use doorbuster_e2e::operator::{open_all_day, scheduled};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::eventually;
 
@@ -267,4 +267,27 @@ fn what_gateways_decide_is_added_up() {
         edge["sold_out"].as_u64() == Some(counted("sold_out")) && edge["admitted"].as_u64() == Some(counted("admitted"))
     });
     assert!(counted("sold_out") >= 20);
+}
+
+#[test]
+fn a_change_may_lift_the_limit_or_go_back_to_an_earlier_round() {
+    let stack = Stack::builder().start().unwrap();
+    // Where it is already tomorrow, and where it is still yesterday.
+    let open_in = |zone: &str, quota: Value| {
+        let schedule = json!({"timezone": zone, "first_day": "2020-01-01", "last_day": "2099-12-31", "opens": "00:00", "closes": "24:00"});
+        let mut campaign = scheduled(1, &schedule);
+        campaign["quota"] = quota;
+        campaign
+    };
+    stack.announce("spring", &open_in("Pacific/Kiritimati", json!(1))).unwrap();
+    assert_eq!(ask(&stack.url(0), "alice").status, 201);
+    eventually_hears(&stack, 0, "bob", 409, "sold_out");
+    stack.operator().put_campaign("spring", &open_in("Pacific/Pago_Pago", json!(1))).unwrap();
+    eventually_hears(&stack, 0, "bob", 201, "");
+    eventually_hears(&stack, 0, "carol", 409, "sold_out");
+    stack.operator().put_campaign("spring", &open_in("Pacific/Pago_Pago", Value::Null)).unwrap();
+    for n in 0..20 {
+        // The first of them tells the gateway before its sync does.
+        eventually_hears(&stack, 0, &format!("user-{n}"), 201, "");
+    }
 }
