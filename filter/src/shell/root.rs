@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{ContextType, LogLevel};
+use proxy_wasm::types::{Bytes, ContextType, LogLevel};
 
 use super::host::{EnvoyShared, Random, now_ms};
 use super::log;
@@ -14,6 +14,8 @@ use super::stream::Stream;
 use crate::config::{Config, Sync};
 use crate::gate::Gate;
 use crate::{state, sync};
+use doorbuster_domain::id::CampaignId;
+use doorbuster_domain::refusal::Refusal;
 use doorbuster_domain::wire::SYNC_PATH;
 
 const TICK: Duration = Duration::from_millis(50);
@@ -28,6 +30,8 @@ pub(super) struct Worker {
     pub(super) config: Rc<Config>,
     pub(super) gate: Gate,
     pub(super) random: Random,
+    /// The last guarded path as it was sent, and the campaign it names: a crowd asks for one thing.
+    pub(super) understood: Option<(Bytes, Result<CampaignId, Refusal>)>,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +88,7 @@ impl RootContext for Root {
         self.holder = random.next();
         let process = state::process(&EnvoyShared, drawn);
         let gate = Gate::new(Rc::clone(&config), process, &EnvoyShared, now_ms());
-        self.worker = Some(Rc::new(RefCell::new(Worker { config, gate, random })));
+        self.worker = Some(Rc::new(RefCell::new(Worker { config, gate, random, understood: None })));
         self.set_tick_period(TICK);
         true
     }

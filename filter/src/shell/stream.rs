@@ -25,6 +25,9 @@ struct Asked {
     user: Result<UserId, Refusal>,
 }
 
+/// A longer path is no crowd's, and is not kept.
+const LONGEST_UNDERSTOOD_BYTES: usize = 512;
+
 #[derive(Debug)]
 pub(super) struct Stream {
     worker: Rc<RefCell<Worker>>,
@@ -78,6 +81,13 @@ impl Stream {
         }
     }
 
+    /// The refusal of a path that was understood a moment ago, if the worker has one at hand.
+    fn refuse_the_same(&self, sent: &[u8]) -> Option<Rc<Reply>> {
+        let worker = &mut *self.worker.borrow_mut();
+        let (_, campaign) = worker.understood.as_ref().filter(|(understood, _)| understood == sent)?;
+        worker.gate.refuse_at_once(campaign)
+    }
+
     /// Removes what a client has no business sending.
     fn remove_own_request_headers(&self, headers: &[(String, Bytes)]) {
         for name in own_headers(headers) {
@@ -96,12 +106,19 @@ impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
-        let path = self.get_http_request_header_bytes(":path").unwrap_or_default();
-        let (path, query) = split_path(&path);
+        let sent = self.get_http_request_header_bytes(":path").unwrap_or_default();
+        if end_of_stream && let Some(reply) = self.refuse_the_same(&sent) {
+            return self.answer(&reply);
+        }
+        let (path, query) = split_path(&sent);
         let config = Rc::clone(&self.worker.borrow().config);
         // Each header asked for costs a refusal some 4%.
-        let method = || self.get_http_request_header_bytes(":method").unwrap_or_default();
-        if !is_guarded(&config.guard, path, method) {
+        let mut method_matters = false;
+        let mut method = || {
+            method_matters = true;
+            self.get_http_request_header_bytes(":method").unwrap_or_default()
+        };
+        if !is_guarded(&config.guard, path, &mut method) {
             if path == COUNT_PATH && method() == b"GET" {
                 let campaign = campaign(query, config.default_campaign.as_ref());
                 let counted = self.worker.borrow_mut().gate.count(&campaign, &EnvoyShared);
@@ -115,7 +132,12 @@ impl HttpContext for Stream {
         let campaign = campaign(query, config.default_campaign.as_ref());
         if end_of_stream {
             // Most requests of a sold-out or closed campaign end here, having asked Envoy for one header, or two.
-            let refused = self.worker.borrow_mut().gate.refuse_at_once(&campaign);
+            let mut worker = self.worker.borrow_mut();
+            let refused = worker.gate.refuse_at_once(&campaign);
+            if refused.is_some() && !method_matters && sent.len() <= LONGEST_UNDERSTOOD_BYTES {
+                worker.understood = Some((sent, campaign.clone()));
+            }
+            drop(worker);
             if let Some(reply) = refused {
                 return self.answer(&reply);
             }
