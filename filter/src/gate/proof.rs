@@ -8,10 +8,13 @@
 //!
 //! `DOORBUSTER_PROOF_DEEPER=2 cargo test --release` looks two events further than there is time for each day.
 //!
-//! That the rules notice what they are there for is shown with [`Broken`] worlds, each of which must be found out.
+//! That the rules notice what they are there for is shown with [`faults`], each of which must be found out.
 
 mod calls;
+mod events;
+mod faults;
 mod origin;
+mod owed;
 mod rules;
 mod search;
 mod worker;
@@ -23,10 +26,10 @@ use std::rc::Rc;
 
 use doorbuster_domain::schedule::{Round, Schedule, ScheduleSpec};
 
+use self::events::Event::{self, *};
 use self::origin::{Edition, User};
-use self::search::{Rule, explore};
-use self::world::Event::*;
-use self::world::{Event, World};
+use self::search::explore;
+use self::world::World;
 use crate::config::Config;
 use crate::sync::OriginClock;
 
@@ -180,14 +183,6 @@ fn proves(name: &str, starts: Vec<World>, depth: usize, states: usize) {
     assert!(explored.states >= states, "{name}: only {explored}");
 }
 
-/// A broken world is found out.
-fn finds(rule: Rule, scenario: Scenario, depth: usize) {
-    let name = format!("{:?}", scenario.broken);
-    let found = explore(vec![World::start(scenario).synced()], depth).expect_err(&name);
-    println!("{name}: {found}");
-    assert_eq!(found.violation.rule, rule, "{name}: {found}");
-}
-
 #[test]
 fn three_workers_in_a_rush() {
     let scenario = Scenario { may: |event| !matches!(event, IssueElsewhere { .. }), ..rush() };
@@ -338,45 +333,4 @@ fn three_workers_between_two_calls() {
         ..rush()
     };
     proves("three between calls", vec![World::start(scenario).synced()], 14, 17_000);
-}
-
-#[test]
-fn a_credit_given_back_twice_is_noticed() {
-    finds(Rule::Credits, Scenario { broken: Some(Broken::SettlesTwice), ..rush() }, 4);
-}
-
-#[test]
-fn a_generous_rule_is_noticed() {
-    let generous = CREDITS.replace("{\"hold_ms\"", "{\"overcommit\": 1.5, \"hold_ms\"");
-    finds(Rule::Credits, Scenario { config: config(&[SYNC, &generous]), ..rush() }, 3);
-}
-
-#[test]
-fn a_lost_update_is_noticed() {
-    let scenario = Scenario { grain: Grain::Calls, broken: Some(Broken::WritesBlindly), ..rush() };
-    finds(Rule::Credits, Scenario { may: |event| matches!(event, Request { .. } | GoOn { .. }), ..scenario }, 8);
-}
-
-#[test]
-fn a_refusal_that_the_origin_would_not_give_is_noticed() {
-    let scenario = Scenario { broken: Some(Broken::TakesPendingForIssued), ..rush() };
-    let may = |event: &_| matches!(event, Request { .. } | Decide { .. } | Settle { .. });
-    finds(Rule::ForGood, Scenario { may, ..scenario }, 7);
-}
-
-#[test]
-fn a_latch_that_is_never_lifted_is_noticed() {
-    let scenario = Scenario { broken: Some(Broken::TicksWithoutLooking), first: open(0), ..rush() };
-    finds(Rule::Latch, Scenario { editions: vec![open(1)], most_versions: 2, ..scenario }, 6);
-}
-
-#[test]
-fn a_credit_that_never_heals_is_noticed() {
-    let slow = CREDITS.replace("3000", "60000");
-    finds(Rule::Heals, Scenario { config: config(&[SYNC, &slow]), ..rush() }, 2);
-}
-
-#[test]
-fn a_stranded_coupon_is_noticed() {
-    finds(Rule::Stranded, Scenario { broken: Some(Broken::PlacesNeverComeBack), ..rush() }, 4);
 }

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use doorbuster_domain::id::RoundId;
 use doorbuster_domain::notice::{Notice, Outcome};
 
-use super::origin::{Edition, Origin, User, open_round, spring, timetable};
+use super::events::Event;
+use super::origin::{Book, Edition, Origin, open_round, spring, timetable};
+use super::owed::Owed;
 use super::search::{System, Violation};
 use super::worker::{Flight, Heard, Kind, Step, Sync, Worker, user_id};
 use super::{Broken, Grain, Scenario};
@@ -17,105 +19,6 @@ use crate::state;
 
 /// The filter gives up a sync after this, milliseconds.
 const SYNC_TIMEOUT_MS: i64 = 2_000;
-
-/// What may happen. Workers and flights by their place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
-    Request {
-        worker: usize,
-        user: User,
-    },
-    /// The worker's step makes its next call of shared data.
-    GoOn {
-        worker: usize,
-    },
-    /// The origin decides a request; its answer is on its way.
-    Decide {
-        worker: usize,
-        flight: usize,
-        committing: bool,
-    },
-    /// That answer arrives.
-    Settle {
-        worker: usize,
-        flight: usize,
-    },
-    /// A reset, a timeout, an answer that says nothing.
-    Fail {
-        worker: usize,
-        flight: usize,
-    },
-    Trap {
-        worker: usize,
-    },
-    Tick {
-        worker: usize,
-    },
-    Ask {
-        worker: usize,
-    },
-    /// A backend that knows this version answers a sync; its answer is on its way.
-    Answer {
-        worker: usize,
-        version: u64,
-    },
-    Accept {
-        worker: usize,
-    },
-    /// No answer comes.
-    LoseSync {
-        worker: usize,
-    },
-    /// An operator's change.
-    Change {
-        to: usize,
-    },
-    Commit {
-        user: User,
-    },
-    GiveBack {
-        user: User,
-    },
-    /// Another gateway's request is issued a coupon.
-    IssueElsewhere {
-        user: User,
-    },
-    /// Time passes, and at the end of it every worker ticks.
-    Wait {
-        ms: i64,
-    },
-}
-
-/// What the filter owes to know of its credits, counted from outside and to the millisecond.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct Owed {
-    /// Lost with a VM, or pending where no sync tells: kept until.
-    leaked: Vec<i64>,
-    /// Of failures: kept until.
-    held: Vec<i64>,
-    /// Of pending requests; whether a sync has been sent since.
-    pending: Vec<bool>,
-}
-
-impl Owed {
-    pub(super) fn count(&self, now_ms: i64) -> usize {
-        let kept = |until_ms: &&i64| **until_ms > now_ms;
-        self.leaked.iter().filter(kept).count() + self.held.iter().filter(kept).count() + self.pending.len()
-    }
-
-    /// A sync is answered: what was pending before it was sent is in its numbers.
-    fn is_told(&mut self) {
-        self.pending.retain(|asked| !*asked);
-    }
-
-    fn forget(&mut self, now_ms: i64) {
-        self.leaked.retain(|until_ms| *until_ms > now_ms);
-        self.held.retain(|until_ms| *until_ms > now_ms);
-        self.leaked.sort_unstable();
-        self.held.sort_unstable();
-        self.pending.sort_unstable();
-    }
-}
 
 /// A state.
 #[derive(Debug, Clone)]
@@ -333,78 +236,6 @@ impl World {
         boundaries.min_by_key(|boundary_ms| boundary_ms.abs_diff(self.now_ms)).unwrap_or_default()
     }
 
-    /// Users that can be told apart from somebody who has never asked.
-    fn known_users(&self) -> std::collections::BTreeSet<User> {
-        let mut known = self.origin.users();
-        known.extend(self.workers.iter().flat_map(|worker| worker.flights.iter().map(|flight| flight.user)));
-        known
-    }
-
-    /// The users worth trying: those who are known, and one who is not.
-    fn users(&self) -> Vec<User> {
-        let known = self.known_users();
-        let stranger = (0..self.scenario.users).find(|user| !known.contains(user));
-        known.into_iter().chain(stranger).collect()
-    }
-
-    fn worker_events(&self, at: usize, worker: &Worker, events: &mut Vec<Event>) {
-        events.push(Event::Trap { worker: at });
-        for (flight, asked) in worker.flights.iter().enumerate() {
-            if asked.answer.is_none() {
-                events.push(Event::Decide { worker: at, flight, committing: true });
-                events.push(Event::Decide { worker: at, flight, committing: false });
-            }
-        }
-        if worker.is_running() {
-            events.push(Event::GoOn { worker: at });
-            return;
-        }
-        events.extend(self.users().into_iter().map(|user| Event::Request { worker: at, user }));
-        for (flight, asked) in worker.flights.iter().enumerate() {
-            if asked.answer.is_some() {
-                events.push(Event::Settle { worker: at, flight });
-            }
-            events.push(Event::Fail { worker: at, flight });
-        }
-        events.push(Event::Tick { worker: at });
-        match &worker.sync {
-            None if self.workers.iter().all(|other| other.sync.is_none()) => events.push(Event::Ask { worker: at }),
-            None => {}
-            Some(Sync::Asked) => {
-                let newest = self.origin.version();
-                events.extend((1..=newest).map(|version| Event::Answer { worker: at, version }));
-                events.push(Event::LoseSync { worker: at });
-            }
-            Some(Sync::Answered(_)) => events.push(Event::Accept { worker: at }),
-        }
-    }
-
-    fn may_wait(&self, ms: i64) -> bool {
-        let timeout_ms = self.scenario.config.credits.request_timeout_ms;
-        self.workers.iter().all(|worker| {
-            let in_time = |flight: &Flight| self.now_ms + ms - flight.since_ms <= timeout_ms;
-            !worker.is_running() && worker.flights.iter().all(in_time)
-        })
-    }
-
-    fn origin_events(&self, events: &mut Vec<Event>) {
-        if self.origin.editions.len() < self.scenario.most_versions {
-            let current = self.origin.current();
-            let others = self.scenario.editions.iter().enumerate().filter(|(_, edition)| **edition != current);
-            events.extend(others.map(|(to, _)| Event::Change { to }));
-        }
-        let Some(round) = open_round(&self.scenario.rounds, self.origin_ms()) else { return };
-        let book = self.origin.book(round.id);
-        for user in &book.pending {
-            events.extend([Event::Commit { user: *user }, Event::GiveBack { user: *user }]);
-        }
-        if self.origin.has_coupon(round.id) {
-            let known = self.known_users();
-            let stranger = (0..self.scenario.users).find(|user| !known.contains(user));
-            events.extend(stranger.map(|user| Event::IssueElsewhere { user }));
-        }
-    }
-
     fn apply(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Request { worker, user } => self.step(worker, Step::Request(user)),
@@ -476,7 +307,7 @@ impl World {
         }
     }
 
-    fn each_open_book(&mut self, change: impl FnOnce(&mut super::origin::Book)) {
+    fn each_open_book(&mut self, change: impl FnOnce(&mut Book)) {
         if let Some(round) = open_round(&self.scenario.rounds, self.origin_ms()) {
             change(self.origin.books.entry(round.id).or_default());
         }
@@ -487,16 +318,7 @@ impl System for World {
     type Event = Event;
 
     fn events(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        for (at, worker) in self.workers.iter().enumerate() {
-            self.worker_events(at, worker, &mut events);
-        }
-        self.origin_events(&mut events);
-        let next_instant = self.scenario.instants_ms.iter().find(|at_ms| **at_ms > self.now_ms);
-        let waits = self.scenario.waits_ms.iter().copied().chain(next_instant.map(|at_ms| at_ms - self.now_ms));
-        events.extend(waits.filter(|ms| self.may_wait(*ms)).map(|ms| Event::Wait { ms }));
-        events.retain(|event| (self.scenario.may)(event));
-        events
+        self.possible_events()
     }
 
     fn after(&self, event: Event) -> Result<Self, Violation> {

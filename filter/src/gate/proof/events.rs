@@ -1,0 +1,163 @@
+//! What may happen in a state.
+
+use std::collections::BTreeSet;
+
+use super::origin::{User, open_round};
+use super::worker::{Flight, Sync, Worker};
+use super::world::World;
+
+/// What may happen. Workers and flights by their place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    Request {
+        worker: usize,
+        user: User,
+    },
+    /// The worker's step makes its next call of shared data.
+    GoOn {
+        worker: usize,
+    },
+    /// The origin decides a request; its answer is on its way.
+    Decide {
+        worker: usize,
+        flight: usize,
+        committing: bool,
+    },
+    /// That answer arrives.
+    Settle {
+        worker: usize,
+        flight: usize,
+    },
+    /// A reset, a timeout, an answer that says nothing.
+    Fail {
+        worker: usize,
+        flight: usize,
+    },
+    Trap {
+        worker: usize,
+    },
+    Tick {
+        worker: usize,
+    },
+    Ask {
+        worker: usize,
+    },
+    /// A backend that knows this version answers a sync; its answer is on its way.
+    Answer {
+        worker: usize,
+        version: u64,
+    },
+    Accept {
+        worker: usize,
+    },
+    /// No answer comes.
+    LoseSync {
+        worker: usize,
+    },
+    /// An operator's change.
+    Change {
+        to: usize,
+    },
+    Commit {
+        user: User,
+    },
+    GiveBack {
+        user: User,
+    },
+    /// Another gateway's request is issued a coupon.
+    IssueElsewhere {
+        user: User,
+    },
+    /// Time passes, and at the end of it every worker ticks.
+    Wait {
+        ms: i64,
+    },
+}
+
+impl World {
+    /// Everything that may happen now.
+    pub(super) fn possible_events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (at, worker) in self.workers.iter().enumerate() {
+            self.worker_events(at, worker, &mut events);
+        }
+        self.origin_events(&mut events);
+        let next_instant = self.scenario.instants_ms.iter().find(|at_ms| **at_ms > self.now_ms);
+        let waits = self.scenario.waits_ms.iter().copied().chain(next_instant.map(|at_ms| at_ms - self.now_ms));
+        events.extend(waits.filter(|ms| self.may_wait(*ms)).map(|ms| Event::Wait { ms }));
+        events.retain(|event| (self.scenario.may)(event));
+        events
+    }
+
+    /// Users that can be told apart from somebody who has never asked.
+    fn known_users(&self) -> BTreeSet<User> {
+        let mut known = self.origin.users();
+        known.extend(self.workers.iter().flat_map(|worker| worker.flights.iter().map(|flight| flight.user)));
+        known
+    }
+
+    /// The users worth trying: those who are known, and one who is not.
+    fn users(&self) -> Vec<User> {
+        let known = self.known_users();
+        let stranger = (0..self.scenario.users).find(|user| !known.contains(user));
+        known.into_iter().chain(stranger).collect()
+    }
+
+    fn worker_events(&self, at: usize, worker: &Worker, events: &mut Vec<Event>) {
+        events.push(Event::Trap { worker: at });
+        for (flight, asked) in worker.flights.iter().enumerate() {
+            if asked.answer.is_none() {
+                events.push(Event::Decide { worker: at, flight, committing: true });
+                events.push(Event::Decide { worker: at, flight, committing: false });
+            }
+        }
+        if worker.is_running() {
+            events.push(Event::GoOn { worker: at });
+            return;
+        }
+        events.extend(self.users().into_iter().map(|user| Event::Request { worker: at, user }));
+        for (flight, asked) in worker.flights.iter().enumerate() {
+            if asked.answer.is_some() {
+                events.push(Event::Settle { worker: at, flight });
+            }
+            events.push(Event::Fail { worker: at, flight });
+        }
+        events.push(Event::Tick { worker: at });
+        match &worker.sync {
+            None if self.workers.iter().all(|other| other.sync.is_none()) => events.push(Event::Ask { worker: at }),
+            None => {}
+            Some(Sync::Asked) => {
+                let newest = self.origin.version();
+                events.extend((1..=newest).map(|version| Event::Answer { worker: at, version }));
+                events.push(Event::LoseSync { worker: at });
+            }
+            Some(Sync::Answered(_)) => events.push(Event::Accept { worker: at }),
+        }
+    }
+
+    fn may_wait(&self, ms: i64) -> bool {
+        let timeout_ms = self.scenario.config.credits.request_timeout_ms;
+        self.workers.iter().all(|worker| {
+            let in_time = |flight: &Flight| self.now_ms + ms - flight.since_ms <= timeout_ms;
+            !worker.is_running() && worker.flights.iter().all(in_time)
+        })
+    }
+
+    fn origin_events(&self, events: &mut Vec<Event>) {
+        if self.origin.editions.len() < self.scenario.most_versions {
+            let current = self.origin.current();
+            let others = self.scenario.editions.iter().enumerate().filter(|(_, edition)| **edition != current);
+            events.extend(others.map(|(to, _)| Event::Change { to }));
+        }
+        let Some(round) = open_round(&self.scenario.rounds, self.origin_ms()) else { return };
+        let book = self.origin.book(round.id);
+        for user in &book.pending {
+            events.extend([Event::Commit { user: *user }, Event::GiveBack { user: *user }]);
+        }
+        if self.origin.has_coupon(round.id) {
+            let known = self.known_users();
+            let stranger = (0..self.scenario.users).find(|user| !known.contains(user));
+            events.extend(stranger.map(|user| Event::IssueElsewhere { user }));
+        }
+    }
+}
