@@ -1,5 +1,8 @@
 //! `cargo xtask bench soak`: millions of refusals over campaigns that come and go, while Envoy's memory is watched.
 
+mod plan;
+mod report;
+
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use clap::Args;
-use doorbuster_e2e::operator::scheduled;
 use doorbuster_e2e::ports::free_port;
 use doorbuster_e2e::server::Running;
 use doorbuster_e2e::{EnvoyAdmin, Stack};
@@ -21,6 +23,8 @@ use super::wrk::{Run, write_script};
 use crate::checkout::Checkout;
 use crate::console::{interrupt_flag, step};
 use crate::setup;
+use plan::{AHEAD_S, announce, script};
+use report::Report;
 
 /// How long the soak is.
 #[derive(Debug, Args)]
@@ -42,16 +46,10 @@ pub(crate) struct Options {
     dry: bool,
 }
 
-/// Coupons of each campaign: together more winners than the table of duplicates holds.
-const QUOTA: u64 = 100;
+/// Less than the winners of all campaigns need.
 const DUPLICATES_BYTES: u64 = 16_384;
-/// Seconds from the announcement to the first opening.
-const AHEAD_S: u32 = 15;
 /// Memory is compared with what it was after this share of the campaigns: all code paths have run, and all slots are taken.
 const WARM_SHARE: u32 = 4;
-const MOST_GROWTH: f64 = 1.05;
-/// A compare-and-swap gives up after this many losses, by the filter's `state.rs`: with fewer in all, none has.
-const RETRIES_TO_GIVE_UP: u64 = 1_000;
 
 /// Runs, prints, writes it down; fails if memory grew or a VM trapped.
 pub(super) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<ExitCode> {
@@ -99,63 +97,6 @@ pub(super) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
         println!("BROKEN: {complaint}");
     }
     Ok(if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Campaigns that open one after the other on one day, in a zone in which it is not midnight soon. Returns when the
-/// first one opens, Unix seconds.
-fn announce(stack: &Stack, options: &Options) -> anyhow::Result<u64> {
-    let now = stack.sql("SELECT extract(epoch FROM now())::bigint")?;
-    let now: u64 = now.first().and_then(|row| row.first()).and_then(|text| text.parse().ok()).context("no time")?;
-    let opens_s = now + u64::from(AHEAD_S);
-    // POSIX counts the other way round: this is UTC+12.
-    let (zone, zone_s) = if (6..18).contains(&(now / 3600 % 24)) { ("UTC", 0) } else { ("Etc/GMT-12", 12 * 3600) };
-    let local = |unix_s: u64| {
-        let second = (unix_s + zone_s) % 86_400;
-        format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
-    };
-    let days = stack.sql(&format!("SELECT (to_timestamp({opens_s}) AT TIME ZONE '{zone}')::date"));
-    // PostgreSQL reads "Etc/GMT-12" as the zone of that name, as the backend does.
-    let day = days?.first().and_then(|row| row.first()).cloned().context("no date")?;
-    for number in 0..u64::from(options.campaigns) {
-        let opens = opens_s + number * u64::from(options.window);
-        let schedule = json!({
-            "timezone": zone, "first_day": day, "last_day": day,
-            "opens": local(opens), "closes": local(opens + u64::from(options.window)),
-        });
-        stack.operator().put_campaign(&format!("soak-{number}"), &scheduled(QUOTA, &schedule))?;
-    }
-    Ok(opens_s)
-}
-
-/// Nine of ten ask for the campaign that is open; the others for those before and after it. Users come in turn.
-fn script(options: &Options, opens_s: u64) -> String {
-    format!(
-        r#"refused, other = 0, 0
-local thread_of_it
-function setup(thread) thread_of_it = thread end
-local user, at = 0, 0
-function request()
-  user = (user + 1) % {users}
-  local current = math.floor((os.time() - {opens_s}) / {window})
-  local turn = user % 20
-  if turn == 0 then current = current - 1 elseif turn == 1 then current = current + 1 end
-  if current < 0 then current = 0 elseif current >= {campaigns} then current = {campaigns} - 1 end
-  return "POST /v1/coupon/issue?campaign=soak-" .. current .. " HTTP/1.1\r\nHost: gateway\r\nx-user-id: u" .. user .. "\r\n\r\n"
-end
-function response(status)
-  if status == 403 or status == 409 or status == 410 or status == 503 then refused = refused + 1
-  elseif status ~= 201 and status ~= 202 then other = other + 1 end
-end
-function done(summary)
-  local errors = summary.errors
-  io.write(string.format("doorbuster %d %d %d\n", thread_of_it:get("refused"), thread_of_it:get("other"),
-    errors.connect + errors.read + errors.write + errors.timeout))
-end
-"#,
-        users = options.users,
-        window = options.window,
-        campaigns = options.campaigns,
-    )
 }
 
 struct Soak<'a> {
@@ -219,58 +160,5 @@ impl Soak<'_> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).context("Envoy is gone")?;
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok()).context("no VmRSS")
-    }
-}
-
-/// What was seen.
-#[derive(Debug, Default)]
-struct Report {
-    refused: u64,
-    /// Answers of no kind that the contract has for this, and requests without one.
-    other: u64,
-    campaigns_seen: usize,
-    warm_kib: u64,
-    peak_kib: u64,
-    end_kib: u64,
-    reloads: u64,
-    cas_retries: u64,
-}
-
-impl Report {
-    fn complaints(&self, options: &Options) -> Vec<String> {
-        let mut complaints = Vec::new();
-        if self.end_kib as f64 > self.warm_kib as f64 * MOST_GROWTH {
-            complaints.push(format!("memory grew from {} to {} KiB", self.warm_kib, self.end_kib));
-        }
-        if self.reloads > 0 {
-            complaints.push(format!("{} VM reloads: a VM has trapped", self.reloads));
-        }
-        if self.cas_retries >= RETRIES_TO_GIVE_UP {
-            complaints.push(format!("{} compare-and-swaps lost: one may have given up", self.cas_retries));
-        }
-        if self.campaigns_seen < options.campaigns as usize {
-            complaints.push(format!("{} of {} campaigns were sold out", self.campaigns_seen, options.campaigns));
-        }
-        complaints
-    }
-}
-
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mib = |kib: u64| kib as f64 / 1024.0;
-        writeln!(f, "| what | |\n| --- | --- |")?;
-        writeln!(f, "| refusals | {} |", self.refused)?;
-        writeln!(f, "| answers the contract does not know, or none | {} |", self.other)?;
-        writeln!(f, "| campaigns that the edge has called sold out | {} |", self.campaigns_seen)?;
-        writeln!(f, "| Envoy's resident memory after warming up, MiB | {:.1} |", mib(self.warm_kib))?;
-        writeln!(f, "| at its highest, MiB | {:.1} |", mib(self.peak_kib))?;
-        let growth = self.end_kib as f64 / self.warm_kib.max(1) as f64 - 1.0;
-        writeln!(f, "| at the end, MiB | {:.1} ({:+.1} %) |", mib(self.end_kib), growth * 100.0)?;
-        writeln!(f, "| VM reloads | {} |", self.reloads)?;
-        write!(
-            f,
-            "| compare-and-swaps lost, of which {RETRIES_TO_GIVE_UP} in a row would give up | {} |",
-            self.cas_retries
-        )
     }
 }
