@@ -183,11 +183,7 @@ async fn over_its_bound_a_backend_is_unavailable_at_once() {
         })
         .await;
         let (first, second) = tokio::join!(world.issue(at, "spring", "ann"), async {
-            crate::world::eventually("a request under way", async || {
-                let metrics = world.http.get(format!("{}/metrics", world.backends[at].ops)).send().await.ok()?;
-                metrics.text().await.ok()?.contains("doorbuster_in_flight 1").then_some(())
-            })
-            .await;
+            world.under_way(at, 1).await;
             let second = world.issue(at, "spring", "bob").await;
             transaction.rollback().await.unwrap();
             second

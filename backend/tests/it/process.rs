@@ -42,14 +42,14 @@ async fn a_stop_finishes_what_is_under_way() {
         let users: Vec<String> = (0..20).map(|n| format!("user-{n}")).collect();
         let requests = futures_util::future::join_all(users.iter().map(|user| world.issue(at, "spring", user)));
         let (replies, ()) = tokio::join!(requests, async {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            world.under_way(at, users.len()).await;
             world.backends[at].stop.cancel();
             tokio::time::sleep(Duration::from_millis(100)).await;
             row.rollback().await.unwrap();
         });
         assert!(replies.iter().all(|reply| reply.status == 201), "{replies:?}");
         let stopped = world.backends.remove(at);
-        tokio::time::timeout(Duration::from_secs(5), stopped.ended).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), stopped.ended).await.unwrap().unwrap().unwrap();
         world.assert_issued("spring", 21).await;
         // Settled too, before it ended.
         let counts = world.redis().counts(&[(&crate::world::id("spring"), world.today().await)]).await.unwrap();

@@ -143,6 +143,16 @@ impl World {
         at
     }
 
+    /// Waits until a backend is serving exactly `count` requests of clients.
+    pub(crate) async fn under_way(&self, at: usize, count: usize) {
+        let gauge = format!("doorbuster_in_flight {count}");
+        eventually("the requests under way", async || {
+            let metrics = self.http.get(format!("{}/metrics", self.backends[at].ops)).send().await.ok()?;
+            metrics.text().await.ok()?.lines().any(|line| line == gauge).then_some(())
+        })
+        .await;
+    }
+
     /// The store behind the backends, for a test that plays a backend.
     pub(crate) fn redis(&self) -> Redis {
         Redis::new(&self.redis_url, &self.name, Duration::from_secs(2)).unwrap()
