@@ -95,7 +95,23 @@ pub struct Campaign {
     pub schedule: Schedule,
 }
 
+/// A campaign as operators and the audit log see it: what was written, and what became of it.
+#[derive(Debug, Serialize)]
+pub struct Shown<'a> {
+    id: &'a CampaignId,
+    version: i64,
+    paused: bool,
+    #[serde(flatten)]
+    spec: &'a Spec,
+}
+
 impl Campaign {
+    /// The campaign as operators see it.
+    #[must_use]
+    pub fn shown(&self) -> Shown<'_> {
+        Shown { id: &self.id, version: self.version, paused: self.paused, spec: &self.spec }
+    }
+
     /// The rounds to speak of at `now_ms` (Unix milliseconds).
     #[must_use]
     pub fn rounds(&self, now_ms: i64) -> Rounds {

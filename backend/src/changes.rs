@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::campaign::{Campaign, Spec};
 use crate::catalog::Catalog;
+use crate::operators::Operator;
 use crate::store::postgres::{Change, DatabaseError, Deleted, Postgres};
 use crate::store::redis::{Redis, RedisError};
 
@@ -46,6 +47,22 @@ pub enum Put {
     Created,
     /// It was.
     Replaced,
+}
+
+/// Whether a campaign is to pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// It is.
+    On,
+    /// It is to go on.
+    Off,
+}
+
+/// Who makes a change, and what the audit log calls it.
+#[derive(Debug, Clone, Copy)]
+struct Act<'a> {
+    by: &'a Operator,
+    action: &'static str,
 }
 
 /// Versions that a caller is willing to change: RFC 9110's `If-Match`.
@@ -93,6 +110,7 @@ impl Changes {
     /// [`ChangeError`].
     pub async fn put(
         &self,
+        by: &Operator,
         id: &CampaignId,
         spec: Spec,
         schedule: Schedule,
@@ -106,7 +124,8 @@ impl Changes {
         }
         let (put, paused) = change.current().map_or((Put::Created, false), |was| (Put::Replaced, was.paused));
         let campaign = Campaign { id: id.clone(), version: 0, paused, spec, schedule };
-        Ok((self.finish(change, campaign).await?, put))
+        let action = if put == Put::Created { "campaign.created" } else { "campaign.replaced" };
+        Ok((self.finish(change, campaign, Some(Act { by, action })).await?, put))
     }
 
     /// Pauses or resumes a campaign; where it already is so, nothing changes.
@@ -115,27 +134,33 @@ impl Changes {
     /// [`ChangeError`].
     pub async fn set_paused(
         &self,
+        by: &Operator,
         id: &CampaignId,
-        paused: bool,
+        pause: Pause,
         expected: &Expected,
     ) -> Result<Arc<Campaign>, ChangeError> {
         let change = self.postgres.change(id).await?;
         let current = change.current().ok_or(ChangeError::Unknown)?.clone();
         expected.check(Some(&current))?;
+        let (paused, action) = match pause {
+            Pause::On => (true, "campaign.paused"),
+            Pause::Off => (false, "campaign.resumed"),
+        };
         if current.paused == paused {
             return Ok(Arc::new(current));
         }
-        self.finish(change, Campaign { paused, ..current }).await
+        self.finish(change, Campaign { paused, ..current }, Some(Act { by, action })).await
     }
 
     /// Deletes a campaign that has no coupon yet.
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub async fn delete(&self, id: &CampaignId, expected: &Expected) -> Result<(), ChangeError> {
+    pub async fn delete(&self, by: &Operator, id: &CampaignId, expected: &Expected) -> Result<(), ChangeError> {
         let mut change = self.postgres.change(id).await?;
         expected.check(Some(change.current().ok_or(ChangeError::Unknown)?))?;
         let Deleted::Yes(rounds) = change.delete().await? else { return Err(ChangeError::HasCoupons) };
+        change.record(by, "campaign.deleted", None).await?;
         let version = self.draw_version(&mut change).await?;
         self.redis.raise_version(id, version).await?;
         change.commit().await?;
@@ -166,17 +191,26 @@ impl Changes {
             None => self.catalog.remove(id).await,
             Some(current) if current.version >= shown => self.catalog.put(Arc::new(current)).await,
             Some(current) => {
-                let campaign = self.finish(change, current).await?;
+                let campaign = self.finish(change, current, None).await?;
                 tracing::warn!(campaign = %id, version = campaign.version, "gave a campaign a new version: Redis was ahead");
             }
         }
         Ok(())
     }
 
-    async fn finish(&self, mut change: Change, campaign: Campaign) -> Result<Arc<Campaign>, ChangeError> {
+    /// Without an act it is no operator's change: what they wrote stays as it is.
+    async fn finish(
+        &self,
+        mut change: Change,
+        campaign: Campaign,
+        act: Option<Act<'_>>,
+    ) -> Result<Arc<Campaign>, ChangeError> {
         let version = self.draw_version(&mut change).await?;
         let campaign = Arc::new(Campaign { version, ..campaign });
         change.write(&campaign).await?;
+        if let Some(Act { by, action }) = act {
+            change.record(by, action, Some(&campaign)).await?;
+        }
         self.redis.raise_version(&campaign.id, version).await?;
         change.commit().await?;
         self.catalog.put(Arc::clone(&campaign)).await;

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use doorbuster_domain::id::CampaignId;
+use serde::Deserialize;
 
+use crate::operators::{Operators, SHORTEST_TOKEN, Token};
 use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
 
@@ -70,8 +72,8 @@ pub struct Config {
     pub redis_url: Secret,
     /// First part of every Redis key.
     pub redis_prefix: String,
-    /// Bearer token of operators.
-    pub admin_token: Secret,
+    /// Operators and their bearer tokens: the owner of `admin_token`, and those of `operator_tokens`.
+    pub operators: Operators,
     /// Bearer token of gateways.
     pub edge_token: Secret,
     /// The campaign meant where a request names none.
@@ -142,7 +144,7 @@ impl Config {
             database_url: keys.url("database_url", "postgres://127.0.0.1:5432/doorbuster", Postgres::is_url)?,
             redis_url: keys.url("redis_url", "redis://127.0.0.1:6379", Redis::is_url)?,
             redis_prefix: keys.prefix("redis_prefix", "doorbuster")?,
-            admin_token: keys.token("admin_token")?,
+            operators: keys.operators()?,
             edge_token: keys.token("edge_token")?,
             default_campaign: keys.campaign("default_campaign")?,
             ticket: keys.ticket_mode("ticket")?,
@@ -167,8 +169,9 @@ impl Config {
 
     /// What is for operators, for gateways and for clients must not be one and the same.
     fn check_separation(&self) -> Result<(), ConfigError> {
-        if self.edge_token.expose() == self.admin_token.expose() {
-            return Err(ConfigError::new("edge_token", "is the same as admin_token; give gateways one of their own"));
+        if let Some(owner) = self.operators.identify(self.edge_token.expose().as_bytes()) {
+            let message = format!("is the token of the operator {:?}, too; give gateways one of their own", owner.name);
+            return Err(ConfigError::new("edge_token", message));
         }
         if self.ops_addr == self.public_addr && self.ops_addr.port() != 0 {
             let address = self.ops_addr;
@@ -272,6 +275,19 @@ impl Keys {
         Self::strong(field, text)
     }
 
+    /// `operator_tokens`: tables in the file; in the environment `name:role:sha256`, with commas between them.
+    fn operators(&mut self) -> Result<Operators, ConfigError> {
+        const FIELD: &str = "operator_tokens";
+        let admin_token = self.token("admin_token")?;
+        let in_file = self.file.remove(FIELD);
+        let tokens = match (self.environment.remove(FIELD), in_file) {
+            (Some(text), _) => tokens_in_text(&text),
+            (None, Some(value)) => tokens_in_tables(value),
+            (None, None) => Ok(Vec::new()),
+        };
+        Operators::new(&admin_token, tokens?).map_err(|message| ConfigError::new(FIELD, message))
+    }
+
     fn ticket_mode(&mut self, field: &str) -> Result<TicketMode, ConfigError> {
         match self.take(field)?.as_deref() {
             None | Some("ignore") => Ok(TicketMode::Ignore),
@@ -295,7 +311,7 @@ impl Keys {
 
     fn strong(field: &str, text: String) -> Result<Secret, ConfigError> {
         let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if text.len() < 16 || !visible {
+        if text.len() < SHORTEST_TOKEN || !visible {
             return Err(ConfigError::new(
                 field,
                 "must be at least 16 visible ASCII characters; `openssl rand -hex 16` makes some",
@@ -361,6 +377,41 @@ impl Keys {
     }
 }
 
+/// One `[[operator_tokens]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenTable {
+    name: String,
+    role: String,
+    sha256: String,
+}
+
+fn tokens_in_tables(value: toml::Value) -> Result<Vec<Token>, ConfigError> {
+    let tables: Vec<TokenTable> = value.try_into().map_err(|_| {
+        ConfigError::new(
+            "operator_tokens",
+            "must be tables [[operator_tokens]] of the three texts name, role and sha256",
+        )
+    })?;
+    parse_tokens(tables.iter().map(|table| [table.name.as_str(), &table.role, &table.sha256]))
+}
+
+fn tokens_in_text(text: &str) -> Result<Vec<Token>, ConfigError> {
+    let fields = text.split(',').map(str::trim).filter(|token| !token.is_empty()).map(|token| {
+        let mut fields = token.splitn(3, ':');
+        [(); 3].map(|()| fields.next().unwrap_or_default())
+    });
+    parse_tokens(fields)
+}
+
+fn parse_tokens<'a>(fields: impl Iterator<Item = [&'a str; 3]>) -> Result<Vec<Token>, ConfigError> {
+    let parse = |(place, [name, role, sha256]): (usize, [&str; 3])| {
+        Token::parse(name, role, sha256)
+            .map_err(|error| ConfigError::new(&format!("operator_tokens[{place}].{}", error.field), error.message))
+    };
+    fields.enumerate().map(parse).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,6 +441,22 @@ mod tests {
     }
 
     #[test]
+    fn operators_come_from_tables_or_from_one_variable() {
+        // Of `0123456789abcdef`, which is admin's.
+        const ADMINS: &str = "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f";
+        let other = "ab".repeat(32);
+        let table = |name: &str, sha256: &str| {
+            format!("[[operator_tokens]]\nname = '{name}'\nrole = 'viewer'\nsha256 = '{sha256}'\n")
+        };
+        let in_file = parse(&(table("ann", &other) + &table("bob", &"cd".repeat(32))), &[]).unwrap();
+        let text = format!("ann:viewer:{other}, bob:viewer:{},", "CD".repeat(32));
+        let in_environment = parse(&table("eve", &other), &[("DOORBUSTER_OPERATOR_TOKENS", &text)]).unwrap();
+        assert_eq!(format!("{:?}", in_file.operators), format!("{:?}", in_environment.operators));
+        let error = parse(&table("ann", ADMINS), &[]).unwrap_err();
+        assert!(error.contains("operator_tokens: \"ann\" has the token of \"admin\""), "{error}");
+    }
+
+    #[test]
     fn errors_are_one_line_that_names_the_field_and_no_secret() {
         for (more, expected) in [
             ("max_in_flight = 0", "max_in_flight: \"0\" is not an integer from 1 to 1000000"),
@@ -406,6 +473,9 @@ mod tests {
             ("ticket = 'maybe'", "ticket: \"maybe\" is none of"),
             ("ticket = 'require'", "ticket_secret: is missing"),
             ("ticket_secret = 'hunter2'", "ticket_secret: must be at least 16"),
+            ("operator_tokens = 'ann'", "operator_tokens: must be tables"),
+            ("[[operator_tokens]]\nname = 'ann'\nrole = 'viewer'", "operator_tokens: must be tables"),
+            ("[[operator_tokens]]\nname = 'A'\nrole = ''\nsha256 = ''", "operator_tokens[0].name: \"A\" is not"),
             ("= = =", "--config: line 5 is not TOML"),
         ] {
             let error = parse(more, &[]).unwrap_err();
@@ -413,7 +483,13 @@ mod tests {
         }
         let twins = [("DOORBUSTER_ADMIN_TOKEN", "hunter2-hunter2-"), ("DOORBUSTER_EDGE_TOKEN", "hunter2-hunter2-")];
         let twins = parse("", &twins).unwrap_err();
-        assert!(twins.contains("edge_token: is the same") && !twins.contains("hunter2"), "{twins}");
+        assert!(
+            twins.contains("edge_token: is the token of the operator \"admin\"") && !twins.contains("hunter2"),
+            "{twins}"
+        );
+        let secret = [("DOORBUSTER_OPERATOR_TOKENS", "ann:viewer:hunter2-hunter2-hunter2")];
+        let secret = parse("", &secret).unwrap_err();
+        assert!(secret.contains("operator_tokens[0].sha256: is not") && !secret.contains("hunter2"), "{secret}");
         let short = parse("", &[("DOORBUSTER_ADMIN_TOKEN", "hunter2")]).unwrap_err();
         assert!(short.contains("admin_token") && !short.contains("hunter2"), "{short}");
         for (name, value) in [

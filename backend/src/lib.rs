@@ -9,11 +9,13 @@ pub mod changes;
 pub mod config;
 pub mod http;
 pub mod issuance;
+pub mod operators;
 pub mod store;
 pub mod telemetry;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::serve::ListenerExt;
@@ -25,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use catalog::Catalog;
 use changes::Changes;
 use config::Config;
-use http::App;
+use http::{App, FailedTries};
 use issuance::{Deadlines, Issuance, Parts};
 use store::postgres::Postgres;
 use store::redis::{Clock, Redis};
@@ -91,7 +93,18 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
     tasks.spawn(Arc::clone(&issuance).sweep(stop.clone()));
 
     let places = Arc::new(Semaphore::new(config.max_in_flight));
-    let app = Arc::new(App { config, catalog, changes, issuance, redis, postgres: postgres.clone(), metrics, places });
+    let app = Arc::new(App {
+        config,
+        catalog,
+        changes,
+        issuance,
+        redis,
+        postgres: postgres.clone(),
+        metrics,
+        places,
+        failed_tries: FailedTries::default(),
+        started: Instant::now(),
+    });
     tracing::info!(public = %listeners.public.local_addr()?, ops = %listeners.ops.local_addr()?, "serving");
     let served = serve(&app, listeners, stop).await;
 
@@ -109,7 +122,9 @@ async fn serve(app: &Arc<App>, listeners: Listeners, stop: CancellationToken) ->
         let _ = stream.set_nodelay(true);
     };
     let public = axum::serve(listeners.public.tap_io(nodelay), http::public_router(Arc::clone(app)));
-    let ops = axum::serve(listeners.ops.tap_io(nodelay), http::ops_router(Arc::clone(app)));
+    // Who fails at a token is known by its address.
+    let ops_service = http::ops_router(Arc::clone(app)).into_make_service_with_connect_info::<SocketAddr>();
+    let ops = axum::serve(listeners.ops.tap_io(nodelay), ops_service);
     let public = public.with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
     let ops = ops.with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
     let overdue = async {

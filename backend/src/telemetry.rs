@@ -55,6 +55,8 @@ pub struct Metrics {
     pub hydrations: Counter,
     /// Abandoned reservations that the sweeper took up.
     pub swept: Counter,
+    /// Requests with a bearer token that does not hold.
+    pub wrong_tokens: Counter,
     in_flight: Gauge,
 }
 
@@ -73,6 +75,7 @@ impl Default for Metrics {
             conflicts: Counter::default(),
             hydrations: Counter::default(),
             swept: Counter::default(),
+            wrong_tokens: Counter::default(),
             in_flight: Gauge::default(),
         };
         let registry = &mut metrics.registry;
@@ -91,6 +94,11 @@ impl Default for Metrics {
         registry.register("conflicts", "Reservations that PostgreSQL contradicted", metrics.conflicts.clone());
         registry.register("hydrations", "Rounds filled from PostgreSQL", metrics.hydrations.clone());
         registry.register("swept", "Abandoned reservations taken up", metrics.swept.clone());
+        registry.register(
+            "wrong_tokens",
+            "Requests with a bearer token that does not hold",
+            metrics.wrong_tokens.clone(),
+        );
         registry.register("in_flight", "Requests being served on the public listener", metrics.in_flight.clone());
         metrics
     }

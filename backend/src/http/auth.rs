@@ -1,36 +1,64 @@
 //! Bearer tokens.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use doorbuster_domain::refusal::Refusal;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use super::App;
 use super::error::Error;
-use crate::config::Secret;
+use crate::operators::{Operator, Role, is_same};
 
-/// Lets operators pass.
-pub(super) async fn operator(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
-    check(request.headers(), &app.config.admin_token)?;
+/// Lets operators pass, and viewers as far as they only look. Handlers learn who it is by the extractor [`Operator`].
+pub(super) async fn operator(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Result<Response, Error> {
+    let identified = bearer(request.headers()).and_then(|token| app.config.operators.identify(token)).cloned();
+    let Some(operator) = identified else { return Err(refuse(&app, &request)) };
+    if operator.role == Role::Viewer && !request.method().is_safe() {
+        return Err(Refusal::Forbidden.into());
+    }
+    request.extensions_mut().insert(operator);
     Ok(next.run(request).await)
 }
 
 /// Lets gateways pass.
 pub(super) async fn edge(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
-    check(request.headers(), &app.config.edge_token)?;
-    Ok(next.run(request).await)
+    if bearer(request.headers()).is_some_and(|token| is_same(token, &app.config.edge_token)) {
+        Ok(next.run(request).await)
+    } else {
+        Err(refuse(&app, &request))
+    }
 }
 
-fn check(headers: &HeaderMap, token: &Secret) -> Result<(), Refusal> {
-    let given = bearer(headers).ok_or(Refusal::Unauthorized)?;
-    // Digests are of one length, so that the comparison tells nothing about the token, its length included.
-    let matches = Sha256::digest(given).ct_eq(&Sha256::digest(token.expose()));
-    if bool::from(matches) { Ok(()) } else { Err(Refusal::Unauthorized) }
+impl<S: Send + Sync> FromRequestParts<S> for Operator {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response> {
+        parts.extensions.get().cloned().ok_or_else(|| Error::from(Refusal::Unauthorized).into_response())
+    }
+}
+
+/// No token that holds. Only one that was given is a try.
+fn refuse(app: &App, request: &Request) -> Error {
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        app.metrics.wrong_tokens.inc();
+        let peer = peer(request);
+        let now_ms = u64::try_from(app.started.elapsed().as_millis()).unwrap_or(u64::MAX / 2);
+        if !app.failed_tries.count(peer, now_ms) {
+            return Refusal::TooMany.into();
+        }
+        tracing::warn!(%peer, "a wrong bearer token");
+    }
+    Refusal::Unauthorized.into()
+}
+
+fn peer(request: &Request) -> IpAddr {
+    let info: Option<&ConnectInfo<SocketAddr>> = request.extensions().get();
+    info.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip())
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {

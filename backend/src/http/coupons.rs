@@ -9,7 +9,6 @@ use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::UserId;
 use doorbuster_domain::refusal::{Problem, Refusal};
 use doorbuster_domain::request;
-use doorbuster_domain::schedule::FieldError;
 use serde_json::json;
 
 use super::error::Error;
@@ -17,12 +16,6 @@ use super::path::PathParameters;
 use super::reply::CouponBody;
 use super::{App, query, reply};
 use crate::store::postgres::Cursor;
-
-/// Coupons on a page unless the request says otherwise.
-const DEFAULT_LIMIT: u32 = 20;
-
-/// Most coupons on a page.
-const LARGEST_LIMIT: u32 = 100;
 
 fn user(headers: &HeaderMap) -> Result<UserId, Refusal> {
     request::user(headers.get_all(request::USER_HEADER).iter().map(HeaderValue::as_bytes))
@@ -50,23 +43,8 @@ pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderM
     }
     let user = user(&headers)?;
     let mut errors = Vec::new();
-    let mut field = |name: &str, message: &str| errors.push(FieldError::new(name, message));
-    let limit = match query::one(query, "limit").map(|text| text.map(|text| parse_limit(&text))) {
-        Ok(None) => DEFAULT_LIMIT,
-        Ok(Some(Some(limit))) => limit,
-        Ok(Some(None)) | Err(_) => {
-            field("limit", "must be given once, an integer from 1 to 100");
-            DEFAULT_LIMIT
-        }
-    };
-    let after = match query::one(query, "cursor").map(|text| text.map(|text| parse_cursor(&text))) {
-        Ok(None) => None,
-        Ok(Some(Some(cursor))) => Some(cursor),
-        Ok(Some(None)) | Err(_) => {
-            field("cursor", "must be given once, a next_cursor of an earlier page");
-            None
-        }
-    };
+    let limit = query::limit(query, &mut errors);
+    let after = query::cursor(query, &mut errors, parse_cursor);
     if !errors.is_empty() {
         return Err(Problem { errors, ..Problem::new(Refusal::InvalidInput) }.into());
     }
@@ -83,11 +61,6 @@ pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderM
 
 /// No page is asked for after the year 3000, Unix microseconds: PostgreSQL's clock ends, and so do schedules.
 const LATEST_US: i64 = 32_503_680_000_000_000;
-
-fn parse_limit(text: &str) -> Option<u32> {
-    let plain = text.bytes().all(|digit| digit.is_ascii_digit());
-    text.parse().ok().filter(|limit| plain && (1..=LARGEST_LIMIT).contains(limit))
-}
 
 fn parse_cursor(text: &str) -> Option<Cursor> {
     let (issued_us, code) = text.rsplit_once('-')?;

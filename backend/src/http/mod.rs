@@ -1,5 +1,6 @@
 //! The two listeners: `client` for everybody behind the gateway, `operator`, `internal` and `machine` for operations.
 
+mod audit_log;
 mod auth;
 mod bounds;
 mod client;
@@ -12,8 +13,10 @@ mod path;
 mod query;
 mod reply;
 mod ticket;
+mod tries;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::Request;
@@ -29,6 +32,7 @@ use crate::issuance::Issuance;
 use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
 use crate::telemetry::Metrics;
+pub use tries::FailedTries;
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -49,6 +53,10 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Places for requests on the public listener.
     pub places: Arc<Semaphore>,
+    /// Tries at a token of the operations listener.
+    pub failed_tries: FailedTries,
+    /// When this process began to serve.
+    pub started: Instant,
 }
 
 /// The public listener: only `/v1`.

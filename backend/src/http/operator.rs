@@ -13,14 +13,14 @@ use axum::routing::{get, post};
 use doorbuster_domain::id::{CampaignId, RoundId};
 use doorbuster_domain::refusal::{Problem, Refusal, rfc3339};
 use doorbuster_domain::schedule::FieldError;
-use serde::Serialize;
 use serde_json::json;
 
 use super::error::Error;
 use super::path::PathParameters;
-use super::{App, auth, reply};
+use super::{App, audit_log, auth, reply};
 use crate::campaign::{Campaign, Spec};
-use crate::changes::{Expected, Put};
+use crate::changes::{Expected, Pause, Put};
+use crate::operators::Operator;
 
 /// Largest body.
 const LARGEST_BODY: usize = 64 * 1024;
@@ -32,28 +32,13 @@ pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/admin/v1/campaigns/{id}/pause", post(pause))
         .route("/admin/v1/campaigns/{id}/resume", post(resume))
         .route("/admin/v1/campaigns/{id}/rounds/{round}", get(round))
+        .route("/admin/v1/audit-log", get(audit_log::list))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::operator))
 }
 
-/// What the operator wrote, and what became of it.
-#[derive(Serialize)]
-struct CampaignBody<'a> {
-    id: &'a CampaignId,
-    version: i64,
-    paused: bool,
-    #[serde(flatten)]
-    spec: &'a Spec,
-}
-
-impl<'a> CampaignBody<'a> {
-    fn new(campaign: &'a Campaign) -> Self {
-        Self { id: &campaign.id, version: campaign.version, paused: campaign.paused, spec: &campaign.spec }
-    }
-}
-
 fn with_etag(status: StatusCode, campaign: &Campaign) -> Response {
-    let mut response = reply::json(status, &CampaignBody::new(campaign));
+    let mut response = reply::json(status, &campaign.shown());
     if let Ok(etag) = HeaderValue::try_from(format!("\"{}\"", campaign.version)) {
         response.headers_mut().insert(header::ETAG, etag);
     }
@@ -85,8 +70,9 @@ fn expected(headers: &HeaderMap) -> Expected {
 async fn all(State(app): State<Arc<App>>) -> Result<Response, Error> {
     app.catalog.refresh().await?;
     let snapshot = app.catalog.snapshot();
-    let mut campaigns: Vec<_> = snapshot.campaigns.values().map(|campaign| CampaignBody::new(campaign)).collect();
-    campaigns.sort_by_key(|campaign| campaign.id);
+    let mut campaigns: Vec<_> = snapshot.campaigns.values().collect();
+    campaigns.sort_by_key(|campaign| &campaign.id);
+    let campaigns: Vec<_> = campaigns.into_iter().map(|campaign| campaign.shown()).collect();
     Ok(reply::json(StatusCode::OK, &json!({"campaigns": campaigns})))
 }
 
@@ -97,6 +83,7 @@ async fn one(State(app): State<Arc<App>>, path: PathParameters) -> Result<Respon
 
 async fn put(
     State(app): State<Arc<App>>,
+    operator: Operator,
     path: PathParameters,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -111,8 +98,8 @@ async fn put(
             return Err(Problem { errors, ..Problem::new(Refusal::InvalidInput) }.into());
         }
     };
-    let (campaign, put) = app.changes.put(&id, spec, schedule, &expected(&headers)).await?;
-    tracing::info!(campaign = %id, version = campaign.version, "an operator wrote a campaign");
+    let (campaign, put) = app.changes.put(&operator, &id, spec, schedule, &expected(&headers)).await?;
+    tracing::info!(campaign = %id, version = campaign.version, operator = operator.name, "an operator wrote a campaign");
     let status = if put == Put::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(with_etag(status, &campaign))
 }
@@ -127,22 +114,46 @@ fn unreadable(error: &serde_json::Error) -> Problem {
     }
 }
 
-async fn delete(State(app): State<Arc<App>>, path: PathParameters, headers: HeaderMap) -> Result<Response, Error> {
+async fn delete(
+    State(app): State<Arc<App>>,
+    operator: Operator,
+    path: PathParameters,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
     let id = existing(&path)?;
-    app.changes.delete(&id, &expected(&headers)).await?;
-    tracing::info!(campaign = %id, "an operator deleted a campaign");
+    app.changes.delete(&operator, &id, &expected(&headers)).await?;
+    tracing::info!(campaign = %id, operator = operator.name, "an operator deleted a campaign");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn pause(State(app): State<Arc<App>>, path: PathParameters, headers: HeaderMap) -> Result<Response, Error> {
-    let campaign = app.changes.set_paused(&existing(&path)?, true, &expected(&headers)).await?;
-    tracing::info!(campaign = %campaign.id, version = campaign.version, "an operator paused a campaign");
-    Ok(with_etag(StatusCode::OK, &campaign))
+async fn pause(
+    State(app): State<Arc<App>>,
+    operator: Operator,
+    path: PathParameters,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    set_paused(&app, &operator, &path, &headers, Pause::On).await
 }
 
-async fn resume(State(app): State<Arc<App>>, path: PathParameters, headers: HeaderMap) -> Result<Response, Error> {
-    let campaign = app.changes.set_paused(&existing(&path)?, false, &expected(&headers)).await?;
-    tracing::info!(campaign = %campaign.id, version = campaign.version, "an operator resumed a campaign");
+async fn resume(
+    State(app): State<Arc<App>>,
+    operator: Operator,
+    path: PathParameters,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    set_paused(&app, &operator, &path, &headers, Pause::Off).await
+}
+
+async fn set_paused(
+    app: &App,
+    operator: &Operator,
+    path: &PathParameters,
+    headers: &HeaderMap,
+    pause: Pause,
+) -> Result<Response, Error> {
+    let campaign = app.changes.set_paused(operator, &existing(path)?, pause, &expected(headers)).await?;
+    let (campaign_id, version) = (&campaign.id, campaign.version);
+    tracing::info!(campaign = %campaign_id, version, ?pause, operator = operator.name, "an operator set a campaign's pause");
     Ok(with_etag(StatusCode::OK, &campaign))
 }
 

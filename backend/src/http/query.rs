@@ -1,6 +1,13 @@
 //! Query parameters, read from bytes that nothing vouches for.
 
+use doorbuster_domain::schedule::FieldError;
 use percent_encoding::percent_decode_str;
+
+/// Items on a page unless the request says otherwise.
+const DEFAULT_LIMIT: u32 = 20;
+
+/// Most items on a page.
+const LARGEST_LIMIT: u32 = 100;
 
 /// The decoded value of a parameter: none if it is left out.
 ///
@@ -18,6 +25,35 @@ pub(super) fn one(query: &str, name: &str) -> Result<Option<String>, &'static st
             Err(_) => Err("is not UTF-8"),
         },
         (Some(_), Some(_)) => Err("is given twice"),
+    }
+}
+
+/// How many items a page shall have.
+pub(super) fn limit(query: &str, errors: &mut Vec<FieldError>) -> u32 {
+    match one(query, "limit").map(|text| text.map(|text| parse_limit(&text))) {
+        Ok(None) => DEFAULT_LIMIT,
+        Ok(Some(Some(limit))) => limit,
+        Ok(Some(None)) | Err(_) => {
+            errors.push(FieldError::new("limit", "must be given once, an integer from 1 to 100"));
+            DEFAULT_LIMIT
+        }
+    }
+}
+
+fn parse_limit(text: &str) -> Option<u32> {
+    let plain = text.bytes().all(|digit| digit.is_ascii_digit());
+    text.parse().ok().filter(|limit| plain && (1..=LARGEST_LIMIT).contains(limit))
+}
+
+/// Where the page before this one ended; none for the first page.
+pub(super) fn cursor<T>(query: &str, errors: &mut Vec<FieldError>, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    match one(query, "cursor").map(|text| text.map(|text| parse(&text))) {
+        Ok(None) => None,
+        Ok(Some(Some(cursor))) => Some(cursor),
+        Ok(Some(None)) | Err(_) => {
+            errors.push(FieldError::new("cursor", "must be given once, a next_cursor of an earlier page"));
+            None
+        }
     }
 }
 

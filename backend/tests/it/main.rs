@@ -12,6 +12,8 @@ mod issue;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]
+mod operators;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod recovery;

@@ -101,6 +101,10 @@ async fn the_program_serves_until_it_is_told_to_stop() {
             reply.status().is_success().then_some(())
         })
         .await;
+        const GUESS: &str = "a wrong guess at a token";
+        let refused =
+            world.http.get(format!("http://{ops}/admin/v1/campaigns")).bearer_auth(GUESS).send().await.unwrap();
+        assert_eq!(refused.status(), 401);
         let pid = child.id().unwrap().to_string();
         // The shell's own `kill`: small systems have no program of that name.
         assert!(Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().await.unwrap().success());
@@ -111,7 +115,8 @@ async fn the_program_serves_until_it_is_told_to_stop() {
             let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
             assert!(line["message"].is_string(), "{line}");
         }
-        for secret in [ADMIN_TOKEN, EDGE_TOKEN, world.database_url.as_str()] {
+        assert!(log.contains("a wrong bearer token"), "{log}");
+        for secret in [GUESS, ADMIN_TOKEN, EDGE_TOKEN, world.database_url.as_str()] {
             assert!(!log.contains(secret), "{log}");
         }
     })

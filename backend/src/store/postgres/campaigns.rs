@@ -8,8 +8,10 @@ use doorbuster_domain::schedule::Schedule;
 use sqlx::types::Json;
 use sqlx::{FromRow, Postgres as Db, Transaction};
 
+use super::audit_log::{self, Record};
 use super::{DatabaseError, Postgres, signed};
 use crate::campaign::{Campaign, Spec};
+use crate::operators::Operator;
 
 /// A campaign's row.
 #[derive(Debug, FromRow)]
@@ -225,6 +227,22 @@ impl Change {
                 Ok(Deleted::Yes(rounds.into_iter().map(RoundId).collect()))
             })
             .await
+    }
+
+    /// Enters the change into the audit log.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer.
+    pub async fn record(
+        &mut self,
+        by: &Operator,
+        action: &'static str,
+        after: Option<&Campaign>,
+    ) -> Result<(), DatabaseError> {
+        let shown = |campaign: &Campaign| serde_json::to_value(campaign.shown()).ok();
+        let (before, after) = (self.current.as_ref().and_then(shown), after.and_then(shown));
+        let record = Record { by, action, subject: format!("campaign/{}", self.id), before, after };
+        self.postgres.within(audit_log::record(&mut self.transaction, &record)).await
     }
 
     /// Makes the change.

@@ -1,5 +1,6 @@
 //! The only SQL.
 
+mod audit_log;
 mod campaigns;
 mod coupons;
 mod rounds;
@@ -12,6 +13,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::time::Instant;
 
+pub use audit_log::{Entry, Record};
 pub use campaigns::{CampaignRow, Change, Deleted};
 pub use coupons::{Commit, Coupon, Cursor, Outcome, Reservation};
 pub use rounds::{Opened, RecentRound};

@@ -1,0 +1,158 @@
+//! Who may do what on the operations listener, and what is kept of it.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::world::{ADMIN_TOKEN, Reply, World, eventually, in_world};
+
+const ANN: &str = "ann's own token, long enough";
+const VIC: &str = "vic's own token, long enough";
+
+/// Ann is an operator, Vic a viewer.
+const TOKENS: &str = "
+[[operator_tokens]]
+name = 'ann'
+role = 'operator'
+sha256 = 'b41ccefe409e8587cb44f5dc8c9817ffb2e00cf5b158a435c3ae084508c71cea'
+[[operator_tokens]]
+name = 'vic'
+role = 'viewer'
+sha256 = '42562702e4875fcdb456887f5a0e696eda8c34d63bb546d7070d37ca925697ea'
+";
+
+async fn ask(world: &World, token: &str, method: Method, path: &str, body: Option<&Value>) -> Reply {
+    let mut request = world.http.request(method, format!("{}{path}", world.backends[0].ops)).bearer_auth(token);
+    if let Some(body) = body {
+        request = request.json(body);
+    }
+    Reply::of(request.send().await.unwrap()).await
+}
+
+async fn log(world: &World, query: &str) -> (Vec<Value>, Value) {
+    let reply = ask(world, VIC, Method::GET, &format!("/admin/v1/audit-log{query}"), None).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    (reply.body["entries"].as_array().unwrap().clone(), reply.body["next_cursor"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_looks_and_an_operator_changes() {
+    in_world(async |world| {
+        world.start_with(TOKENS).await;
+        let body = world.open(5).await;
+        for (method, path) in [
+            (Method::PUT, "/admin/v1/campaigns/spring"),
+            (Method::POST, "/admin/v1/campaigns/spring/pause"),
+            (Method::POST, "/admin/v1/campaigns/spring/resume"),
+            (Method::DELETE, "/admin/v1/campaigns/spring"),
+        ] {
+            let reply = ask(world, VIC, method, path, Some(&body)).await;
+            assert_eq!((reply.status.as_u16(), reply.told()), (403, "forbidden"), "{path}");
+        }
+        assert_eq!(log(world, "").await.0, [] as [Value; 0]);
+        assert_eq!(ask(world, ANN, Method::PUT, "/admin/v1/campaigns/spring", Some(&body)).await.status, 201);
+        let round = format!("/admin/v1/campaigns/spring/rounds/{}", world.today().await);
+        for path in ["/admin/v1/campaigns", "/admin/v1/campaigns/spring", &round] {
+            assert_eq!(ask(world, VIC, Method::GET, path, None).await.status, 200, "{path}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_tries_are_limited_and_lock_nobody_out() {
+    in_world(async |world| {
+        world.start_with(TOKENS).await;
+        let first = ask(world, "a guess at a token", Method::GET, "/admin/v1/campaigns", None).await;
+        assert_eq!(first.told(), "unauthorized");
+        // One more try a second is let through: however slowly this runs, the limit is reached in the end.
+        let limited = eventually("the limit", async || {
+            let replies = futures_util::future::join_all(
+                (0..50).map(|_| ask(world, "a guess at a token", Method::GET, "/admin/v1/campaigns", None)),
+            );
+            replies.await.into_iter().find(|reply| reply.status == 429)
+        })
+        .await;
+        assert_eq!((limited.told(), limited.header("retry-after")), ("too_many", "1"));
+        for token in [ADMIN_TOKEN, ANN, VIC] {
+            assert_eq!(ask(world, token, Method::GET, "/admin/v1/campaigns", None).await.status, 200);
+        }
+        // To ask without a token is no try at one.
+        let reply = world.http.get(format!("{}/admin/v1/campaigns", world.backends[0].ops)).send().await.unwrap();
+        assert_eq!(Reply::of(reply).await.told(), "unauthorized");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_is_logged_with_who_and_before_and_after() {
+    in_world(async |world| {
+        world.start_with(TOKENS).await;
+        let (small, large) = (world.open(5).await, world.open(7).await);
+        let spring = "/admin/v1/campaigns/spring";
+        let pause = format!("{spring}/pause");
+        let created = ask(world, ANN, Method::PUT, spring, Some(&small)).await.body;
+        let replaced = ask(world, ADMIN_TOKEN, Method::PUT, spring, Some(&large)).await.body;
+        let paused = ask(world, ANN, Method::POST, &pause, None).await.body;
+        // What changes nothing, or is refused, is no change.
+        ask(world, ANN, Method::POST, &pause, None).await;
+        ask(world, ANN, Method::PUT, spring, Some(&json!({}))).await;
+        let resumed = ask(world, ANN, Method::POST, &format!("{spring}/resume"), None).await.body;
+        ask(world, ANN, Method::PUT, "/admin/v1/campaigns/autumn", Some(&small)).await;
+        ask(world, ANN, Method::DELETE, spring, None).await;
+
+        let (entries, next) = log(world, "?subject=campaign/spring").await;
+        assert_eq!(next, Value::Null);
+        let expected = [
+            ("ann", "campaign.deleted", &resumed, &Value::Null),
+            ("ann", "campaign.resumed", &paused, &resumed),
+            ("ann", "campaign.paused", &replaced, &paused),
+            ("admin", "campaign.replaced", &created, &replaced),
+            ("ann", "campaign.created", &Value::Null, &created),
+        ];
+        assert_eq!(entries.len(), expected.len(), "{entries:?}");
+        for (entry, (operator, action, before, after)) in entries.iter().zip(expected) {
+            let told = (&entry["operator"], &entry["action"], &entry["before"], &entry["after"]);
+            assert_eq!(told, (&json!(operator), &json!(action), before, after));
+            let at = chrono::DateTime::parse_from_rfc3339(entry["at"].as_str().unwrap()).unwrap();
+            assert!((world.now().await - at.to_utc()).abs() < chrono::TimeDelta::hours(1), "{at}");
+        }
+
+        let mut walked = Vec::new();
+        let mut query = "?limit=2".to_owned();
+        loop {
+            let (page, next) = log(world, &query).await;
+            walked.extend(page);
+            let Some(cursor) = next.as_str() else { break };
+            query = format!("?limit=2&cursor={cursor}");
+        }
+        let (all, _) = log(world, "?limit=100").await;
+        assert_eq!((walked.len(), &walked), (6, &all));
+
+        for wrong in ["?limit=0", "?cursor=x", "?cursor=-1", "?subject=%00", "?subject=a&subject=b"] {
+            let reply = ask(world, VIC, Method::GET, &format!("/admin/v1/audit-log{wrong}"), None).await;
+            assert_eq!((reply.status.as_u16(), reply.told()), (422, "invalid_input"), "{wrong}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_only_added_to_and_there_is_no_change_without_it() {
+    in_world(async |world| {
+        let at = world.start().await;
+        world.put(at, "spring", &world.open(5).await).await;
+        for forbidden in ["UPDATE audit_log SET operator = 'eve'", "DELETE FROM audit_log", "TRUNCATE audit_log"] {
+            let error = sqlx::query(forbidden).execute(&world.pool).await.unwrap_err();
+            assert!(error.to_string().contains("the audit log is only ever added to"), "{error}");
+        }
+        sqlx::query("ALTER TABLE audit_log RENAME TO elsewhere").execute(&world.pool).await.unwrap();
+        for (method, path) in [(Method::PUT, "/autumn"), (Method::POST, "/spring/pause"), (Method::DELETE, "/spring")] {
+            let reply = world.admin(at, method, path, Some(&world.open(5).await)).await;
+            assert_eq!(reply.told(), "unavailable", "{path}");
+        }
+        let all = world.admin(at, Method::GET, "", None).await;
+        let kept: Vec<_> = all.body["campaigns"].as_array().unwrap().iter().map(|c| (&c["id"], &c["paused"])).collect();
+        assert_eq!(kept, [(&json!("spring"), &json!(false))]);
+    })
+    .await;
+}
