@@ -86,8 +86,10 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
         deadlines: Deadlines { commit: config.commit_timeout, sweep_after: config.sweep_after },
         tasks: tasks.clone(),
     }));
-    // Before the first request, so that a campaign that exists is not unknown.
-    catalog.refresh().await?;
+    // Before the first request, which without it hears `unavailable`. The catalog goes on asking.
+    if let Err(error) = catalog.refresh().await {
+        tracing::warn!(%error, "campaigns cannot be read yet");
+    }
     tasks.spawn(Arc::clone(&catalog).run(stop.clone()));
     tasks.spawn(Arc::clone(&issuance).keep_time(stop.clone()));
     tasks.spawn(Arc::clone(&issuance).sweep(stop.clone()));
