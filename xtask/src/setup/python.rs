@@ -1,5 +1,6 @@
 //! Programs that come as Python packages, in a private virtual environment.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,9 +15,11 @@ use crate::console::{run_logged, says_yes, step};
 pub(super) fn install(checkout: &Checkout, environment: &str, package: &str, program: &str) -> anyhow::Result<PathBuf> {
     let environment = checkout.private().join(environment);
     let installed = environment.join("bin").join(program);
-    // pip puts programs in place before it is done, so its own record decides.
+    // pip puts programs in place before it is done, so our own record decides. It names the place: an environment that was moved
+    // with its checkout still points to where it was.
     let mark = environment.join(format!("{package}.installed"));
-    if is_executable(&installed) && mark.exists() {
+    let place = environment.display().to_string();
+    if is_executable(&installed) && fs::read_to_string(&mark).is_ok_and(|marked| marked == place) {
         return Ok(installed);
     }
     let log = checkout.logs().join("setup.log");
@@ -24,12 +27,12 @@ pub(super) fn install(checkout: &Checkout, environment: &str, package: &str, pro
     step(&format!("installing {package} with pip"));
     run_logged(Command::new(environment.join("bin/pip")).args(["install", package]), &log)?;
     ensure!(is_executable(&installed), "{package} brought no program {program}: see {}", log.display());
-    std::fs::write(&mark, "")?;
+    fs::write(&mark, place)?;
     Ok(installed)
 }
 
 fn create_environment(checkout: &Checkout, environment: &Path, log: &Path) -> anyhow::Result<()> {
-    if is_executable(&environment.join("bin/pip")) {
+    if says_yes(Command::new(environment.join("bin/pip")).arg("--version")) {
         return Ok(());
     }
     if on_path("virtualenv").is_some() && !has_venv() {
