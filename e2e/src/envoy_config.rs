@@ -130,7 +130,7 @@ fn for_each_object(value: &mut Value, visit: &mut impl FnMut(&mut serde_json::Ma
 }
 
 /// JSON Merge Patch, RFC 7396.
-fn merge(target: &mut Value, patch: &Value) {
+pub(crate) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(changes) = patch else {
         *target = patch.clone();
         return;

@@ -46,7 +46,7 @@ impl Gateway {
         EnvoyAdmin::new(format!("http://127.0.0.1:{}", self.rendering.admin_port))
     }
 
-    fn config_path(&self) -> PathBuf {
+    pub(crate) fn config_path(&self) -> PathBuf {
         self.folder.join(format!("{}.json", self.name))
     }
 }

@@ -14,6 +14,7 @@
 //! Everything here blocks. Servers die with the process that started them, also when it is killed.
 
 pub mod backend;
+mod clock;
 pub mod envoy_admin;
 pub mod envoy_config;
 pub mod gateway;
@@ -23,6 +24,7 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod programs;
+mod pushed;
 pub mod redis;
 pub mod server;
 pub mod stack;

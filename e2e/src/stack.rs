@@ -13,12 +13,14 @@ use serde_json::Value;
 
 use crate::backend::Backend;
 use crate::envoy_admin::EnvoyAdmin;
+use crate::envoy_config::merge;
 use crate::gateway::Gateway;
 use crate::http::{self, Reply};
 use crate::operator::Operator;
 use crate::postgres;
 use crate::process::Signal;
 use crate::programs::Programs;
+use crate::pushed::PushedGateway;
 use crate::server::{Running, log_path};
 pub use builder::Builder;
 use database::Database;
@@ -207,6 +209,17 @@ impl Stack {
     /// When there is none of that name, or it does not start.
     pub fn restart(&mut self, name: &str) -> anyhow::Result<()> {
         self.server(name)?.restart()
+    }
+
+    /// Replaces a gateway's listener while it runs, its plugin configuration changed by this patch (RFC 7396) on top of
+    /// the earlier ones. The stack was built with [`Builder::pushes`].
+    ///
+    /// # Errors
+    /// When there is no such gateway, or its file cannot be replaced.
+    pub fn push(&mut self, index: usize, plugin: &Value) -> anyhow::Result<()> {
+        let gateway = self.gateways.get_mut(index).with_context(|| format!("this stack has no gateway {index}"))?;
+        merge(&mut gateway.rendering.plugin, plugin);
+        PushedGateway(gateway.clone()).push()
     }
 
     /// The folder of Redis's append-only file, for tests that lose it.

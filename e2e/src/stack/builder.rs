@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 use super::Stack;
 use super::database::Database;
 use crate::backend::Backend;
+use crate::clock::WrongClock;
 use crate::envoy_config::Rendering;
 use crate::gateway::{EDGE_TOKEN, Gateway, TICKET_SECRET};
 use crate::ports::free_port;
 use crate::postgres::Postgres;
 use crate::programs::{Programs, from_env};
+use crate::pushed::PushedGateway;
 use crate::redis::Redis;
 use crate::server::{Running, Server};
 use crate::token::random_token;
@@ -30,6 +32,9 @@ pub struct Builder {
     origin: Option<u16>,
     settings: Vec<(String, String)>,
     ticket_secret: Option<String>,
+    pushes: bool,
+    gateway_clock_s: i64,
+    backend_clock_s: i64,
     programs: Option<Programs>,
 }
 
@@ -45,6 +50,9 @@ impl Builder {
             origin: None,
             settings: Vec::new(),
             ticket_secret: None,
+            pushes: false,
+            gateway_clock_s: 0,
+            backend_clock_s: 0,
             programs: None,
         }
     }
@@ -113,6 +121,27 @@ impl Builder {
         self
     }
 
+    /// Gateways take their listener from a control plane's file, so that [`Stack::push`] can replace it while they run.
+    #[must_use]
+    pub fn pushes(mut self) -> Self {
+        self.pushes = true;
+        self
+    }
+
+    /// The gateways' wall clocks are ahead by so many seconds, or behind if below zero.
+    #[must_use]
+    pub fn gateway_clock_s(mut self, ahead: i64) -> Self {
+        self.gateway_clock_s = ahead;
+        self
+    }
+
+    /// The backends' wall clocks are ahead by so many seconds, or behind if below zero.
+    #[must_use]
+    pub fn backend_clock_s(mut self, ahead: i64) -> Self {
+        self.backend_clock_s = ahead;
+        self
+    }
+
     /// These binaries instead of those that `cargo xtask test` names in the environment.
     #[must_use]
     pub fn programs(mut self, programs: Programs) -> Self {
@@ -151,7 +180,16 @@ impl Builder {
 
 impl Stack {
     fn start_server(&mut self, server: impl Server + 'static) -> anyhow::Result<()> {
-        self.servers.push(Running::start(Box::new(server), &self.home.join("logs"))?);
+        self.start_server_at(server, 0)
+    }
+
+    /// With its wall clock ahead by so many seconds.
+    fn start_server_at(&mut self, server: impl Server + 'static, clock_s: i64) -> anyhow::Result<()> {
+        let mut server: Box<dyn Server> = Box::new(server);
+        if clock_s != 0 {
+            server = Box::new(WrongClock::new(server, clock_s, &self.home)?);
+        }
+        self.servers.push(Running::start(server, &self.home.join("logs"))?);
         Ok(())
     }
 
@@ -195,7 +233,7 @@ impl Stack {
                 settings,
             };
             self.backends.push(backend.clone());
-            self.start_server(backend)?;
+            self.start_server_at(backend, builder.backend_clock_s)?;
         }
         Ok(())
     }
@@ -227,7 +265,11 @@ impl Stack {
                     .collect(),
             };
             self.gateways.push(gateway.clone());
-            self.start_server(gateway)?;
+            if builder.pushes {
+                self.start_server_at(PushedGateway(gateway), builder.gateway_clock_s)?;
+            } else {
+                self.start_server_at(gateway, builder.gateway_clock_s)?;
+            }
         }
         Ok(())
     }

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod any_origin;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod edge;
 #[cfg(test)]
 mod gateway_alone;
@@ -14,8 +16,14 @@ mod identity;
 #[cfg(test)]
 mod issuing;
 #[cfg(test)]
+mod observed;
+#[cfg(test)]
+mod pushes;
+#[cfg(test)]
 mod servers;
 #[cfg(test)]
 mod shared_data;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod traps;

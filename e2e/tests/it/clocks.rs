@@ -1,0 +1,57 @@
+//! Clocks that are wrong by an hour. Redis's decides, and everybody else learns how far away from it they are.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use doorbuster_e2e::Stack;
+use doorbuster_e2e::operator::scheduled;
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+
+/// Far less than the clocks are wrong by.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_round_opens_by_the_clock_of_redis_wherever_the_others_stand() {
+    let secret = "a-secret-for-tickets";
+    let stack = Stack::builder()
+        .gateway_clock_s(-3600)
+        .backend_clock_s(3600)
+        // A ticket is 30 s old at most, by clocks that are two hours apart.
+        .ticket_secret(secret)
+        .plugin(json!({"ticket": {}}))
+        .backend_setting("ticket", "require")
+        .backend_setting("ticket_secret", secret)
+        .start()
+        .unwrap();
+    // Ten minutes long: over, for the backend's own clock; not begun, for the gateway's.
+    let now_s = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    let opens_s = now_s + 8;
+    let schedule = json!({
+        "timezone": "UTC", "first_day": day(&stack, opens_s), "last_day": day(&stack, opens_s),
+        "opens": time(opens_s), "closes": time(opens_s + 600),
+    });
+    stack.announce("spring", &scheduled(2, &schedule)).unwrap();
+    let mut won = Value::Null;
+    eventually(PATIENCE, "the round opens", || {
+        let reply = stack.issue("spring", "alice").unwrap();
+        let refused = ["not_started", "busy"].contains(&reply.code().as_str());
+        assert!(refused || reply.status == 201, "{}", reply.body);
+        won = reply.json();
+        reply.status == 201
+    });
+    let issued_s = stack.sql("SELECT floor(extract(epoch FROM issued_at))::bigint FROM issued_coupons").unwrap();
+    let issued_s: i64 = issued_s[0][0].parse().unwrap();
+    assert!((opens_s..opens_s + 600).contains(&issued_s), "opened at {opens_s}, issued at {issued_s}: {won}");
+    assert_eq!(stack.issue("spring", "bob").unwrap().status, 201);
+    eventually(PATIENCE, "sold out", || stack.issue("spring", "carol").unwrap().code() == "sold_out");
+}
+
+fn day(stack: &Stack, at_s: i64) -> String {
+    stack.sql(&format!("SELECT to_char(to_timestamp({at_s}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')")).unwrap()[0][0].clone()
+}
+
+fn time(at_s: i64) -> String {
+    let second = at_s.rem_euclid(86_400);
+    format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
