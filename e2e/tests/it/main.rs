@@ -24,6 +24,8 @@ mod servers;
 #[cfg(test)]
 mod shared_data;
 #[cfg(test)]
+mod sick_origin;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod traps;
