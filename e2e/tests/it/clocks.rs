@@ -1,6 +1,6 @@
 //! Clocks that are wrong by an hour. Redis's decides, and everybody else learns how far away from it they are.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use doorbuster_e2e::Stack;
 use doorbuster_e2e::operator::scheduled;
@@ -25,8 +25,8 @@ fn a_round_opens_by_the_clock_of_redis_wherever_the_others_stand() {
         .start()
         .unwrap();
     // Ten minutes long: over, for the backend's own clock; not begun, for the gateway's.
-    let now_s = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
-    let opens_s = now_s + 8;
+    // PostgreSQL's clock is right, as Redis's is.
+    let opens_s = seconds(&stack, "now()") + 8;
     let schedule = json!({
         "timezone": "UTC", "first_day": day(&stack, opens_s), "last_day": day(&stack, opens_s),
         "opens": time(opens_s), "closes": time(opens_s + 600),
@@ -40,11 +40,15 @@ fn a_round_opens_by_the_clock_of_redis_wherever_the_others_stand() {
         won = reply.json();
         reply.status == 201
     });
-    let issued_s = stack.sql("SELECT floor(extract(epoch FROM issued_at))::bigint FROM issued_coupons").unwrap();
-    let issued_s: i64 = issued_s[0][0].parse().unwrap();
+    let issued_s = seconds(&stack, "(SELECT issued_at FROM issued_coupons)");
     assert!((opens_s..opens_s + 600).contains(&issued_s), "opened at {opens_s}, issued at {issued_s}: {won}");
     assert_eq!(stack.issue("spring", "bob").unwrap().status, 201);
     eventually(PATIENCE, "sold out", || stack.issue("spring", "carol").unwrap().code() == "sold_out");
+}
+
+/// An SQL expression for an instant, in whole seconds since 1970.
+fn seconds(stack: &Stack, instant: &str) -> i64 {
+    stack.sql(&format!("SELECT floor(extract(epoch FROM {instant}))::bigint")).unwrap()[0][0].parse().unwrap()
 }
 
 fn day(stack: &Stack, at_s: i64) -> String {
