@@ -49,6 +49,8 @@ pub struct Metrics {
     commit_seconds: Histogram,
     /// Batches that PostgreSQL did not answer or refused.
     pub commit_failures: Counter,
+    /// Reservations that PostgreSQL refused for good.
+    pub failed: Counter,
     /// Reservations that PostgreSQL contradicted.
     pub conflicts: Counter,
     /// Rounds filled from PostgreSQL.
@@ -72,6 +74,7 @@ impl Default for Metrics {
             batch_size: Histogram::new([1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0]),
             commit_seconds: Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]),
             commit_failures: Counter::default(),
+            failed: Counter::default(),
             conflicts: Counter::default(),
             hydrations: Counter::default(),
             swept: Counter::default(),
@@ -91,6 +94,7 @@ impl Default for Metrics {
             "Commits that failed or were not answered",
             metrics.commit_failures.clone(),
         );
+        registry.register("failed_issuances", "Reservations that PostgreSQL refused for good", metrics.failed.clone());
         registry.register("conflicts", "Reservations that PostgreSQL contradicted", metrics.conflicts.clone());
         registry.register("hydrations", "Rounds filled from PostgreSQL", metrics.hydrations.clone());
         registry.register("swept", "Abandoned reservations taken up", metrics.swept.clone());

@@ -61,6 +61,10 @@ async fn issue(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Res
             app.metrics.pending.inc();
             coupons::pending(code)
         }
+        Answer::Failed(problem) => {
+            app.metrics.count_refusal(problem.refusal);
+            reply::problem(&problem)
+        }
         Answer::Refused(mut problem, coupon) => {
             app.metrics.count_refusal(problem.refusal);
             problem.coupon = coupon.and_then(|coupon| CouponBody::new(&coupon, &app.catalog).into_value());

@@ -6,6 +6,7 @@ mod bounds;
 mod client;
 mod coupons;
 mod error;
+mod failures;
 mod internal;
 mod machine;
 mod operator;
@@ -66,7 +67,8 @@ pub fn public_router(app: Arc<App>) -> Router {
 
 /// The operations listener.
 pub fn ops_router(app: Arc<App>) -> Router {
-    let routers = operator::router(&app).merge(internal::router(&app)).merge(machine::router());
+    let routers =
+        operator::router(&app).merge(failures::router(&app)).merge(internal::router(&app)).merge(machine::router());
     dressed(routers).with_state(app)
 }
 

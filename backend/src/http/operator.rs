@@ -164,13 +164,14 @@ async fn round(State(app): State<Arc<App>>, path: PathParameters) -> Result<Resp
     let asked = [(&campaign.id, round.id)];
     let issued = app.postgres.issued(&asked).await?.first().copied().unwrap_or(0);
     let edge = app.redis.edge_totals(&campaign.id, round.id).await?;
+    let failed = app.postgres.failed(&campaign.id, round.id).await?;
     let pending = app.redis.counts(&asked).await?.first().map_or(0, |counts| counts.pending);
     Ok(reply::json(
         StatusCode::OK,
         &json!({
             "campaign": campaign.id, "round": round.id,
             "opens_at": rfc3339(&round.opens), "closes_at": rfc3339(&round.closes),
-            "quota": campaign.spec.quota, "issued": issued, "pending": pending, "failed": 0, "edge": edge,
+            "quota": campaign.spec.quota, "issued": issued, "pending": pending, "failed": failed, "edge": edge,
         }),
     ))
 }

@@ -1,5 +1,7 @@
 //! Query parameters, read from bytes that nothing vouches for.
 
+use std::str::FromStr;
+
 use doorbuster_domain::schedule::FieldError;
 use percent_encoding::percent_decode_str;
 
@@ -28,33 +30,37 @@ pub(super) fn one(query: &str, name: &str) -> Result<Option<String>, &'static st
     }
 }
 
-/// How many items a page shall have.
-pub(super) fn limit(query: &str, errors: &mut Vec<FieldError>) -> u32 {
-    match one(query, "limit").map(|text| text.map(|text| parse_limit(&text))) {
-        Ok(None) => DEFAULT_LIMIT,
-        Ok(Some(Some(limit))) => limit,
+/// A parameter that may be left out; `what` says what it must be.
+pub(super) fn optional<T>(
+    query: &str,
+    errors: &mut Vec<FieldError>,
+    (name, what): (&str, &str),
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Option<T> {
+    match one(query, name).map(|text| text.map(|text| parse(&text))) {
+        Ok(None) => None,
+        Ok(Some(Some(value))) => Some(value),
         Ok(Some(None)) | Err(_) => {
-            errors.push(FieldError::new("limit", "must be given once, an integer from 1 to 100"));
-            DEFAULT_LIMIT
+            errors.push(FieldError::new(name, format!("must be given once, {what}")));
+            None
         }
     }
 }
 
-fn parse_limit(text: &str) -> Option<u32> {
-    let plain = text.bytes().all(|digit| digit.is_ascii_digit());
-    text.parse().ok().filter(|limit| plain && (1..=LARGEST_LIMIT).contains(limit))
+/// How many items a page shall have.
+pub(super) fn limit(query: &str, errors: &mut Vec<FieldError>) -> u32 {
+    let parse = |text: &str| natural(text).filter(|limit| (1..=LARGEST_LIMIT).contains(limit));
+    optional(query, errors, ("limit", "an integer from 1 to 100"), parse).unwrap_or(DEFAULT_LIMIT)
 }
 
 /// Where the page before this one ended; none for the first page.
 pub(super) fn cursor<T>(query: &str, errors: &mut Vec<FieldError>, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-    match one(query, "cursor").map(|text| text.map(|text| parse(&text))) {
-        Ok(None) => None,
-        Ok(Some(Some(cursor))) => Some(cursor),
-        Ok(Some(None)) | Err(_) => {
-            errors.push(FieldError::new("cursor", "must be given once, a next_cursor of an earlier page"));
-            None
-        }
-    }
+    optional(query, errors, ("cursor", "a next_cursor of an earlier page"), parse)
+}
+
+/// A number in plain digits.
+pub(super) fn natural<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ impl Issuance {
             Committed::Issued(_) | Committed::Unknown => Ok(()),
             // The place stays: if a hydration merged it, it can be committed under the new epoch.
             Committed::Stale => self.redis.mark_cold(campaign, round, held.epoch).await,
-            Committed::Rejected => self.redis.release(campaign, round, held).await,
+            Committed::Failed => self.redis.release(campaign, round, held).await,
             Committed::UserTaken(_) | Committed::NumberTaken | Committed::CodeTaken | Committed::Gone => {
                 self.metrics.conflicts.inc();
                 tracing::warn!(

@@ -17,12 +17,16 @@ use tokio_util::task::TaskTracker;
 
 use super::RoundKey;
 use super::progress::Progress;
-use crate::store::postgres::{Coupon, DatabaseError, Outcome, Postgres, Reservation};
+use crate::store::postgres::{Coupon, DatabaseError, Fault, Outcome, Postgres, Reservation};
 use crate::store::redis::Redis;
 use crate::telemetry::Metrics;
 
 /// Largest batch; beyond it a commit's time grows with its size.
 const LARGEST_BATCH: usize = 500;
+
+/// Refusals after which a reservation is given up where the reason is unclear. At most one a second counts, so that with
+/// the sweeper's patience it is given up well within ten seconds.
+const ATTEMPTS: u32 = 5;
 
 /// What became of a reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +43,8 @@ pub(super) enum Committed {
     Stale,
     /// The round does not exist.
     Gone,
-    /// PostgreSQL will never take it.
-    Rejected,
+    /// PostgreSQL does not take it: a failed issuance, recorded as such.
+    Failed,
     /// Nobody knows; committing again tells.
     Unknown,
 }
@@ -55,7 +59,7 @@ impl Committed {
             Self::CodeTaken => "code_taken",
             Self::Stale => "stale",
             Self::Gone => "gone",
-            Self::Rejected => "rejected",
+            Self::Failed => "failed",
             Self::Unknown => "unknown",
         }
     }
@@ -155,36 +159,56 @@ impl Lanes {
         let reservations: Vec<Reservation> = batch.iter().map(|job| job.reservation.clone()).collect();
         match self.write(key, &reservations).await {
             Ok(outcomes) => self.answer(key, batch.into_iter().zip(outcomes).collect()).await,
-            Err(error) if error.is_permanent() => {
+            Err(error) if error.fault() == Fault::Server => self.give_up_waiting(key, &error, batch),
+            Err(_) => {
                 // One of them spoils the batch. Alone, in the order of their numbers, the others go in.
                 batch.sort_unstable_by_key(|job| job.reservation.number);
-                for job in batch {
-                    self.commit_alone(key, job).await;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, campaign = %key.campaign, round = %key.round, places = batch.len(), "a commit failed");
-                // Whoever waits behind would wait for the same failure.
-                let behind = self.waiting().get_mut(key).map(std::mem::take).unwrap_or_default();
-                for job in batch.into_iter().chain(behind) {
-                    let _ = job.reply.send(Committed::Unknown);
+                let mut rest = batch.into_iter();
+                while let Some(job) = rest.next() {
+                    match self.write(key, std::slice::from_ref(&job.reservation)).await {
+                        Ok(outcomes) => self.answer(key, std::iter::once(job).zip(outcomes).collect()).await,
+                        Err(error) if error.fault() == Fault::Server => {
+                            return self.give_up_waiting(key, &error, std::iter::once(job).chain(rest).collect());
+                        }
+                        Err(error) => {
+                            let outcome = self.note_refused(key, &job.reservation, &error).await;
+                            self.answer(key, vec![(job, outcome)]).await;
+                        }
+                    }
                 }
             }
         }
     }
 
-    async fn commit_alone(&self, key: &RoundKey, job: Job) {
-        let outcome = match self.write(key, std::slice::from_ref(&job.reservation)).await {
-            Ok(outcomes) => outcomes.into_iter().next().map_or(Committed::Unknown, Committed::from),
-            Err(error) if error.is_above_quota() => Committed::NumberTaken,
-            Err(error) if error.is_permanent() => {
-                let code = job.reservation.code;
-                tracing::error!(%error, campaign = %key.campaign, round = %key.round, %code, "a coupon cannot be committed");
-                Committed::Rejected
+    /// Whoever waits behind would wait for the same failure.
+    fn give_up_waiting(&self, key: &RoundKey, error: &DatabaseError, batch: Vec<Job>) {
+        tracing::warn!(%error, campaign = %key.campaign, round = %key.round, places = batch.len(), "a commit failed");
+        let behind = self.waiting().get_mut(key).map(std::mem::take).unwrap_or_default();
+        for job in batch.into_iter().chain(behind) {
+            let _ = job.reply.send(Committed::Unknown);
+        }
+    }
+
+    /// PostgreSQL answered, and refused this one reservation. It is recorded before its place goes back.
+    async fn note_refused(&self, key: &RoundKey, refused: &Reservation, error: &DatabaseError) -> Committed {
+        if error.is_above_quota() {
+            return Committed::NumberTaken;
+        }
+        let bound = if error.fault() == Fault::Row { 1 } else { ATTEMPTS };
+        let noted = self.postgres.note_refused(&key.campaign, key.round, refused, &error.cause(), bound).await;
+        match noted {
+            Ok(true) => {
+                self.metrics.failed.inc();
+                let code = refused.code;
+                tracing::error!(%error, campaign = %key.campaign, round = %key.round, %code, "an issuance failed");
+                Committed::Failed
             }
-            Err(_) => Committed::Unknown,
-        };
-        self.answer(key, vec![(job, outcome)]).await;
+            Ok(false) => Committed::Unknown,
+            Err(unnoted) => {
+                tracing::warn!(%error, %unnoted, campaign = %key.campaign, round = %key.round, "a commit failed");
+                Committed::Unknown
+            }
+        }
     }
 
     async fn write(&self, key: &RoundKey, batch: &[Reservation]) -> Result<Vec<Outcome>, DatabaseError> {

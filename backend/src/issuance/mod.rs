@@ -5,6 +5,7 @@ mod hydration;
 mod lanes;
 mod progress;
 mod request;
+mod retry;
 mod standing;
 mod sweeper;
 
@@ -15,6 +16,7 @@ use doorbuster_domain::id::{CampaignId, RoundId};
 use tokio_util::task::TaskTracker;
 
 pub use request::{Answer, Reply};
+pub use retry::Retried;
 pub use standing::StandingError;
 
 use crate::catalog::Catalog;

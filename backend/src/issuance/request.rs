@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 use doorbuster_domain::code::CouponCode;
-use doorbuster_domain::id::{CampaignId, UserId};
+use doorbuster_domain::id::{CampaignId, RoundId, UserId};
 use doorbuster_domain::notice::{Notice, Outcome};
 use doorbuster_domain::refusal::{Problem, Refusal};
 use doorbuster_domain::schedule::{Phase, Round};
@@ -20,6 +20,9 @@ use crate::store::redis::{Ask, Held, Verdict};
 /// So near to an opening or closing Redis is asked for its time before somebody is refused by it.
 const BOUNDARY_MS: i64 = 1_000;
 
+/// A round that is over is open to an operator's retry for so long.
+const REOPENED_MS: i64 = 3_600_000;
+
 /// Between two attempts to hydrate a cold round.
 const HYDRATE_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -30,6 +33,8 @@ pub enum Answer {
     Issued(Box<Coupon>),
     /// A place is held under this code.
     Pending(CouponCode),
+    /// PostgreSQL does not take the coupon; for the client this is `unavailable`.
+    Failed(Box<Problem>),
     /// No; the coupon is the one that the user already has.
     Refused(Box<Problem>, Option<Box<Coupon>>),
 }
@@ -44,14 +49,28 @@ pub struct Reply {
 }
 
 /// The circumstances of one request, for its reply.
-struct Circumstances<'a> {
-    campaign: &'a CampaignId,
+pub(super) struct Circumstances<'a> {
+    pub(super) campaign: &'a CampaignId,
+    pub(super) door: Door,
     known: Option<Arc<Campaign>>,
     round: Option<Round>,
     issued: u64,
 }
 
-impl Circumstances<'_> {
+/// Through which a request comes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Door {
+    /// The client's, open while a round is.
+    Client,
+    /// The operator's, open from the opening of this round on, also after its closing.
+    Operator(RoundId),
+}
+
+impl<'a> Circumstances<'a> {
+    pub(super) fn new(campaign: &'a CampaignId, door: Door) -> Self {
+        Self { campaign, door, known: None, round: None, issued: 0 }
+    }
+
     fn reply(&self, outcome: Outcome, answer: Answer) -> Reply {
         let notice = Notice {
             outcome,
@@ -79,6 +98,11 @@ impl Circumstances<'_> {
         self.reply(Outcome::AlreadyIssued, Answer::Refused(Box::new(problem), coupon))
     }
 
+    fn failed(&self) -> Reply {
+        let problem = Problem::ask_again(Refusal::Unavailable, Some(self.campaign), rand::random());
+        self.reply(Outcome::Refused, Answer::Failed(Box::new(problem)))
+    }
+
     fn about(&self, refusal: Refusal) -> Reply {
         self.refuse(Problem::about(refusal, self.campaign))
     }
@@ -89,6 +113,8 @@ struct Opening {
     campaign: Arc<Campaign>,
     round: Round,
     key: RoundKey,
+    /// First instant at which nobody is let in any more, Unix milliseconds.
+    closes_ms: i64,
 }
 
 /// How one attempt to decide ends.
@@ -101,9 +127,12 @@ enum Step {
 impl Issuance {
     /// Answers an issue request. `user` is looked at where the order of checks comes to it.
     pub async fn issue(&self, campaign: &CampaignId, user: Result<UserId, Refusal>) -> Reply {
+        self.decide(Circumstances::new(campaign, Door::Client), user).await
+    }
+
+    pub(super) async fn decide(&self, mut circumstances: Circumstances<'_>, user: Result<UserId, Refusal>) -> Reply {
         let until = Instant::now() + self.deadlines.commit;
         let mut code = CouponCode::from_random(rand::random());
-        let mut circumstances = Circumstances { campaign, known: None, round: None, issued: 0 };
         loop {
             match self.attempt(&mut circumstances, &user, &mut code, until).await {
                 Step::Reply(reply) => return reply,
@@ -124,7 +153,7 @@ impl Issuance {
             Ok(opening) => opening,
             Err(refused) => return Step::Reply(refused),
         };
-        let Opening { campaign, round, key } = &opening;
+        let Opening { campaign, round, key, closes_ms } = &opening;
         circumstances.round = Some(*round);
         circumstances.issued = self.progress.hear(key, 0);
         let ask = Ask {
@@ -134,7 +163,7 @@ impl Issuance {
             code: *code,
             version: campaign.version,
             quota: campaign.spec.quota,
-            window_ms: (round.opens_ms(), round.closes_ms()),
+            window_ms: (round.opens_ms(), *closes_ms),
         };
         let decision = match self.redis.issue(&ask).await {
             Ok(decision) => decision,
@@ -158,7 +187,7 @@ impl Issuance {
             }
             Verdict::AlreadyIssued(held) => {
                 let own = held == *code;
-                Step::Reply(self.already_issued(circumstances, *round, user.as_ref().ok(), held, own).await)
+                Step::Reply(self.already_issued(circumstances, &opening, user.as_ref().ok(), held, own).await)
             }
             // What is not settled in Redis yet may be committed all the same.
             Verdict::Busy if campaign.spec.quota.is_some_and(|quota| circumstances.issued >= quota) => {
@@ -183,6 +212,9 @@ impl Issuance {
             });
         };
         circumstances.known = Some(Arc::clone(&campaign));
+        if let Door::Operator(round) = circumstances.door {
+            return self.reopening(circumstances, campaign, round).await;
+        }
         let Some((phase, now_ms)) = self.phase(&campaign).await else {
             return Err(circumstances.ask_again(Refusal::Unavailable));
         };
@@ -191,12 +223,32 @@ impl Issuance {
             _ if campaign.paused => return Err(circumstances.about(Refusal::Paused)),
             Phase::Open { round } => {
                 let key = RoundKey { campaign: id.clone(), round: round.id };
-                return Ok(Opening { campaign, round, key });
+                return Ok(Opening { campaign, closes_ms: round.closes_ms(), round, key });
             }
             Phase::NotStarted { .. } | Phase::OutsideHours { .. } => {}
         }
         let refused = Problem::outside(id, &phase, now_ms).unwrap_or_else(|| Problem::about(Refusal::Ended, id));
         Err(circumstances.refuse(refused))
+    }
+
+    /// An operator's retry comes late by nature, so a round that is over is open to it. A pause holds for it too.
+    async fn reopening(
+        &self,
+        circumstances: &Circumstances<'_>,
+        campaign: Arc<Campaign>,
+        round: RoundId,
+    ) -> Result<Opening, Reply> {
+        let key = RoundKey { campaign: campaign.id.clone(), round };
+        let Some(round) = campaign.schedule.round(round) else { return Err(circumstances.about(Refusal::Ended)) };
+        if campaign.paused {
+            return Err(circumstances.about(Refusal::Paused));
+        }
+        let Ok(reading) = self.now().await else { return Err(circumstances.ask_again(Refusal::Unavailable)) };
+        if reading.now_ms < round.opens_ms() {
+            return Err(circumstances.about(Refusal::NotStarted));
+        }
+        let closes_ms = round.closes_ms().max(reading.now_ms.saturating_add(REOPENED_MS));
+        Ok(Opening { campaign, round, key, closes_ms })
     }
 
     /// Where Redis's clock stands in the schedule, and what it shows; none if it cannot be had.
@@ -239,7 +291,7 @@ impl Issuance {
         code: &mut CouponCode,
         until: Instant,
     ) -> Step {
-        let Opening { campaign, round, key } = opening;
+        let Opening { campaign, round, key, closes_ms } = opening;
         let answer = self.lanes.submit(key, reservation(campaign, &held));
         let committed = match tokio::time::timeout_at(until, answer).await {
             Ok(Ok(committed)) => committed,
@@ -253,8 +305,8 @@ impl Issuance {
         match committed {
             Committed::Issued(coupon) => Step::Reply(circumstances.reply(Outcome::Issued, Answer::Issued(coupon))),
             Committed::UserTaken(coupon) => Step::Reply(circumstances.already_issued(*round, Some(coupon))),
-            Committed::Unknown => Step::Reply(self.pending(circumstances, *round, held.code).await),
-            Committed::Rejected => Step::Reply(circumstances.ask_again(Refusal::Unavailable)),
+            Committed::Unknown => Step::Reply(self.pending(circumstances, key, held.code, *closes_ms).await),
+            Committed::Failed => Step::Reply(circumstances.failed()),
             Committed::NumberTaken | Committed::Stale => Step::Again,
             Committed::CodeTaken => {
                 *code = CouponCode::from_random(rand::random());
@@ -264,8 +316,14 @@ impl Issuance {
         }
     }
 
-    async fn pending(&self, circumstances: &Circumstances<'_>, round: Round, code: CouponCode) -> Reply {
-        let pointed = self.redis.point(circumstances.campaign, round.id, code, round.closes_ms()).await;
+    async fn pending(
+        &self,
+        circumstances: &Circumstances<'_>,
+        key: &RoundKey,
+        code: CouponCode,
+        closes_ms: i64,
+    ) -> Reply {
+        let pointed = self.redis.point(&key.campaign, key.round, code, closes_ms).await;
         if let Err(error) = pointed {
             tracing::debug!(%error, %code, "the location of a pending coupon will not find it before it is committed");
         }
@@ -276,7 +334,7 @@ impl Issuance {
     async fn already_issued(
         &self,
         circumstances: &Circumstances<'_>,
-        round: Round,
+        opening: &Opening,
         user: Option<&UserId>,
         code: CouponCode,
         own: bool,
@@ -287,8 +345,8 @@ impl Issuance {
         };
         match coupon {
             Some(coupon) if own => circumstances.reply(Outcome::Issued, Answer::Issued(coupon)),
-            None if own => self.pending(circumstances, round, code).await,
-            coupon => circumstances.already_issued(round, coupon),
+            None if own => self.pending(circumstances, &opening.key, code, opening.closes_ms).await,
+            coupon => circumstances.already_issued(opening.round, coupon),
         }
     }
 }

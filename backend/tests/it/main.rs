@@ -8,6 +8,8 @@ mod client;
 #[cfg(test)]
 mod conflicts;
 #[cfg(test)]
+mod failures;
+#[cfg(test)]
 mod issue;
 #[cfg(test)]
 mod operator;

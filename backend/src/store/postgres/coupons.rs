@@ -208,6 +208,26 @@ impl Postgres {
         row.map(CouponRow::into_coupon).transpose()
     }
 
+    /// A user's coupon of a round.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer.
+    pub async fn coupon_of(
+        &self,
+        user: &UserId,
+        campaign: &CampaignId,
+        round: RoundId,
+    ) -> Result<Option<Coupon>, DatabaseError> {
+        let query = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "SELECT {COUPON} FROM coupons WHERE user_id = $1 AND campaign = $2 AND round = $3"
+        )))
+        .bind(user.as_str())
+        .bind(campaign.as_str())
+        .bind(round.0);
+        let row: Option<CouponRow> = self.within(query.fetch_optional(&self.pool)).await?;
+        row.map(CouponRow::into_coupon).transpose()
+    }
+
     /// A user's coupons, newest first, from the cursor on.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod audit_log;
 mod campaigns;
 mod coupons;
+mod failures;
 mod rounds;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 pub use audit_log::{Entry, Record};
 pub use campaigns::{CampaignRow, Change, Deleted};
 pub use coupons::{Commit, Coupon, Cursor, Outcome, Reservation};
+pub use failures::{Failure, FailureFilter};
 pub use rounds::{Opened, RecentRound};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -43,14 +45,42 @@ pub enum DatabaseError {
     Unreadable(&'static str),
 }
 
+/// What is at fault when a statement fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// What was sent: sent again, it would fail again.
+    Row,
+    /// PostgreSQL refused, for a reason that may or may not pass, such as an exception that a trigger raises.
+    Unclear,
+    /// The server's condition, or a schema that does not fit: other rows would have failed as well.
+    Server,
+}
+
 impl DatabaseError {
-    /// Whether the statement itself is at fault: sent again it would fail again.
+    /// What is at fault, by the class of the SQLSTATE (PostgreSQL's manual, appendix A).
     #[must_use]
-    pub fn is_permanent(&self) -> bool {
-        let Self::Failed(sqlx::Error::Database(error)) = self else { return false };
-        // Classes 22 (data) and 23 (constraints). Everything else is the server's condition, or a schema that does not
-        // fit and is no fault of the row.
-        error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    pub fn fault(&self) -> Fault {
+        let Self::Failed(sqlx::Error::Database(error)) = self else { return Fault::Server };
+        let code = error.code().unwrap_or_default();
+        match code.get(..2) {
+            // Data, constraints.
+            Some("22" | "23") => Fault::Row,
+            // Connection, transaction state, authorization, catalog and schema, rollback, syntax and access, resources,
+            // object state, operator intervention, system. And whatever is no SQLSTATE.
+            Some("08" | "25" | "28" | "3D" | "3F" | "40" | "42" | "53" | "55" | "57" | "58") | None => Fault::Server,
+            Some(_) => Fault::Unclear,
+        }
+    }
+
+    /// What PostgreSQL said, with its SQLSTATE.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Failed(sqlx::Error::Database(error)) => {
+                format!("{}: {}", error.code().unwrap_or_default(), error.message())
+            }
+            error => error.to_string(),
+        }
     }
 
     /// Whether a number above the round's largest quota was refused.

@@ -139,7 +139,7 @@ impl Postgres {
         Ok(issued.into_iter().map(|issued| unsigned(issued.unwrap_or(0))).collect())
     }
 
-    /// All rounds that close after `since_ms`, Unix milliseconds.
+    /// All rounds that close after `since_ms`, Unix milliseconds, or in which a failed issuance was tried again since.
     ///
     /// # Errors
     /// If PostgreSQL does not answer.
@@ -147,9 +147,14 @@ impl Postgres {
         let since = DateTime::from_timestamp_millis(since_ms).unwrap_or_default();
         let rows: Vec<(String, NaiveDate, DateTime<Utc>)> = self
             .within(
-                sqlx::query_as("SELECT campaign, round, closes_at FROM rounds WHERE closes_at > $1")
-                    .bind(since)
-                    .fetch_all(&self.pool),
+                sqlx::query_as(
+                    "SELECT campaign, round, closes_at FROM rounds WHERE closes_at > $1
+                      UNION
+                     SELECT campaign, round, closes_at FROM rounds JOIN failed_issuances USING (campaign, round)
+                      WHERE retried_at > $1",
+                )
+                .bind(since)
+                .fetch_all(&self.pool),
             )
             .await?;
         rows.into_iter()

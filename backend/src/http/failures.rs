@@ -1,0 +1,155 @@
+//! Failed issuances: looking at them, and having them tried again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::middleware;
+use axum::response::Response;
+use axum::routing::{get, post};
+use chrono::{DateTime, Utc};
+use doorbuster_domain::id::{CampaignId, RoundId, UserId};
+use doorbuster_domain::refusal::{Problem, Refusal, rfc3339};
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::error::Error;
+use super::path::PathParameters;
+use super::reply::CouponBody;
+use super::{App, auth, query, reply};
+use crate::issuance::Retried;
+use crate::operators::Operator;
+use crate::store::postgres::{Failure, FailureFilter};
+
+/// A request to try all again begins nothing new after so long.
+const RETRY_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Failures looked up at a time to be tried again.
+const PAGE: u32 = 100;
+
+/// Failures tried again at once.
+const RETRIED_AT_ONCE: usize = 16;
+
+pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route("/admin/v1/failures", get(list))
+        .route("/admin/v1/failures/retry", post(retry_all))
+        .route("/admin/v1/failures/{id}/retry", post(retry))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::operator))
+}
+
+/// A failure, as operators see it.
+#[derive(Serialize)]
+struct FailureBody {
+    id: i64,
+    campaign: CampaignId,
+    round: RoundId,
+    user: UserId,
+    code: String,
+    number: u64,
+    attempts: u64,
+    cause: String,
+    first_failed_at: String,
+    last_failed_at: String,
+    retried_at: Option<String>,
+}
+
+impl From<Failure> for FailureBody {
+    fn from(failure: Failure) -> Self {
+        let time = |instant: DateTime<Utc>| rfc3339(&instant.fixed_offset());
+        Self {
+            id: failure.id,
+            campaign: failure.campaign,
+            round: failure.round,
+            user: failure.user,
+            code: failure.code.to_string(),
+            number: failure.number,
+            attempts: failure.attempts,
+            cause: failure.cause,
+            first_failed_at: time(failure.first_failed_at),
+            last_failed_at: time(failure.last_failed_at),
+            retried_at: failure.retried_at.map(time),
+        }
+    }
+}
+
+/// What a request asks about: which failures, and from where on.
+struct Asked {
+    filter: FailureFilter,
+    cursor: Option<i64>,
+    limit: u32,
+}
+
+impl Asked {
+    fn read(uri: &Uri) -> Result<Self, Error> {
+        let query = uri.query().unwrap_or_default();
+        let mut errors = Vec::new();
+        let campaign =
+            query::optional(query, &mut errors, ("campaign", "a campaign's id"), |text| CampaignId::parse(text).ok());
+        let round = query::optional(query, &mut errors, ("round", "a round's date such as 2026-05-01"), |text| {
+            text.parse().ok()
+        });
+        let limit = query::limit(query, &mut errors);
+        let cursor = query::cursor(query, &mut errors, query::natural);
+        if !errors.is_empty() {
+            return Err(Problem { errors, ..Problem::new(Refusal::InvalidInput) }.into());
+        }
+        Ok(Self { filter: FailureFilter { campaign, round }, cursor, limit })
+    }
+}
+
+async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error> {
+    let Asked { filter, cursor, limit } = Asked::read(&uri)?;
+    // One more than is shown tells whether there is a next page.
+    let mut failures = app.postgres.open_failures(&filter, cursor, limit + 1).await?;
+    let has_more = failures.len() > limit as usize;
+    failures.truncate(limit as usize);
+    let next_cursor = failures.last().filter(|_| has_more).map(|last| last.id.to_string());
+    let failures: Vec<_> = failures.into_iter().map(FailureBody::from).collect();
+    Ok(reply::json(StatusCode::OK, &json!({"failures": failures, "next_cursor": next_cursor})))
+}
+
+async fn retry(State(app): State<Arc<App>>, operator: Operator, path: PathParameters) -> Result<Response, Error> {
+    let id = query::natural(path.get("id")).ok_or(Refusal::NotFound)?;
+    let (failure, retried) = app.issuance.retry(&operator, id).await?.ok_or(Refusal::NotFound)?;
+    let (campaign, round) = (&failure.campaign, failure.round);
+    tracing::info!(id, %campaign, %round, operator = operator.name, outcome = retried.name(), "an operator retried a failure");
+    let outcome = retried.name();
+    let coupon = match retried {
+        Retried::Refused(Refusal::Unavailable) => {
+            return Err(Problem::ask_again(Refusal::Unavailable, Some(&failure.campaign), rand::random()).into());
+        }
+        Retried::Issued(coupon) => Some(CouponBody::new(&coupon, &app.catalog)),
+        Retried::Pending | Retried::Failed | Retried::Refused(_) => None,
+    };
+    Ok(reply::json(StatusCode::OK, &json!({"id": id, "outcome": outcome, "coupon": coupon})))
+}
+
+/// Oldest first: where the quota does not suffice for all, who came first is served. Each is tried once. A request that
+/// runs out of time says from where to go on; one that broke off midway can be sent again.
+async fn retry_all(State(app): State<Arc<App>>, operator: Operator, uri: Uri) -> Result<Response, Error> {
+    let Asked { filter, cursor: mut after, limit: _ } = Asked::read(&uri)?;
+    let until = Instant::now() + RETRY_DEADLINE;
+    let mut outcomes: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let next_cursor = loop {
+        let ids = app.postgres.open_failures_after(&filter, after, PAGE).await?;
+        let Some(last) = ids.last() else { break None };
+        after = Some(*last);
+        let mut retries = stream::iter(ids).map(|id| app.issuance.retry(&operator, id)).buffered(RETRIED_AT_ONCE);
+        while let Some(retried) = retries.next().await {
+            // One that is not found any more went with its campaign.
+            let name = retried?.map_or(Refusal::UnknownCampaign.code(), |(_, retried)| retried.name());
+            *outcomes.entry(name).or_default() += 1;
+        }
+        if Instant::now() >= until {
+            break after.map(|id| id.to_string());
+        }
+    };
+    tracing::info!(?outcomes, operator = operator.name, "an operator retried failures");
+    Ok(reply::json(StatusCode::OK, &json!({"outcomes": outcomes, "next_cursor": next_cursor})))
+}
