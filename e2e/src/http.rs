@@ -41,12 +41,26 @@ impl Reply {
 /// # Errors
 /// When there is no HTTP answer: refused, reset or timed out.
 pub fn send(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&Value>) -> anyhow::Result<Reply> {
+    send_within(Duration::from_secs(10), method, url, headers, body)
+}
+
+/// As [`send`], for those who wait longer, or hang up sooner.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_within(
+    deadline: Duration,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> anyhow::Result<Reply> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .allow_non_standard_methods(true)
         .max_redirects(0)
         .proxy(None)
-        .timeout_global(Some(Duration::from_secs(10)))
+        .timeout_global(Some(deadline))
         .build()
         .into();
     let mut request = ureq::http::Request::builder().method(method).uri(url);

@@ -1,6 +1,6 @@
 //! Child processes that are the servers themselves and never outlive us.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -135,11 +135,37 @@ impl Process {
         let _status = self.child.wait();
     }
 
+    /// Kills it together with every process it has started, as a crash of the machine would, and waits for its end.
+    pub fn crash(&mut self) {
+        // Held still, it starts no others while we look.
+        self.freeze();
+        for child in descendants(self.child.id()) {
+            let _ended_meanwhile = kill_process(child, Signal::KILL);
+        }
+        self.kill();
+    }
+
+    /// Holds it still, together with every process it has started (SIGSTOP).
+    pub fn freeze(&mut self) {
+        self.signal(Signal::STOP);
+        for child in descendants(self.child.id()) {
+            let _ended_meanwhile = kill_process(child, Signal::STOP);
+        }
+    }
+
+    /// Lets it go on, the processes it has started first.
+    pub fn unfreeze(&mut self) {
+        for child in descendants(self.child.id()) {
+            let _ended_meanwhile = kill_process(child, Signal::CONT);
+        }
+        self.signal(Signal::CONT);
+    }
+
     /// Asks it to stop and waits; kills it after `grace`.
     pub fn stop(&mut self, grace: Duration) {
         self.signal(self.stop_signal);
         // A stopped process would not hear the request.
-        self.signal(Signal::CONT);
+        self.unfreeze();
         let deadline = Instant::now() + grace;
         while Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -155,6 +181,28 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.stop(Duration::from_secs(10));
     }
+}
+
+/// The processes that a process has started, and those that these have started.
+fn descendants(pid: u32) -> Vec<Pid> {
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|process| {
+            let stat = fs::read_to_string(process.path().join("stat")).ok()?;
+            // PID (COMMAND) STATE PARENT, and the command may hold anything.
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some((process.file_name().to_str()?.parse().ok()?, parent))
+        })
+        .collect();
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
+        next += 1;
+    }
+    family.iter().skip(1).filter_map(|child| Pid::from_raw(child.cast_signed())).collect()
 }
 
 type Spawned = std::io::Result<Child>;

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::process::{Launch, Process, Signal};
+use crate::process::{Launch, Process};
 
 /// How long a server may take from its start to its first answer.
 pub const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -62,14 +63,29 @@ impl Running {
         self.process.pid()
     }
 
-    /// Sends it a signal, such as STOP and CONT.
-    pub fn signal(&mut self, signal: Signal) {
-        self.process.signal(signal);
+    /// Holds it still, with every process it has started, until [`Running::unfreeze`].
+    pub fn freeze(&mut self) {
+        self.process.freeze();
+    }
+
+    /// Lets it go on.
+    pub fn unfreeze(&mut self) {
+        self.process.unfreeze();
     }
 
     /// Kills it as `kill -9` would.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Kills it and every process it has started, as a crash of the machine would.
+    pub fn crash(&mut self) {
+        self.process.crash();
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().ok().flatten()
     }
 
     /// Stops it in good order.
@@ -83,11 +99,24 @@ impl Running {
     /// As [`Running::start`].
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.stop();
-        self.process = Process::spawn(&self.server.launch()?, &self.log)?;
+        self.start_again()?;
         self.wait_ready()
     }
 
-    fn wait_ready(&mut self) -> anyhow::Result<()> {
+    /// Starts it again after its end, without waiting until it serves.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.process = Process::spawn(&self.server.launch()?, &self.log)?;
+        Ok(())
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// As [`Running::start`].
+    pub fn wait_ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             let missing = match self.server.probe() {

@@ -2,9 +2,10 @@
 
 mod builder;
 mod database;
+mod faults;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,8 @@ use crate::gateway::Gateway;
 use crate::http::{self, Reply};
 use crate::operator::Operator;
 use crate::postgres;
-use crate::process::Signal;
 use crate::programs::Programs;
+use crate::proxy::Proxy;
 use crate::pushed::PushedGateway;
 use crate::server::{Running, log_path};
 pub use builder::Builder;
@@ -37,6 +38,10 @@ pub struct Stack {
     backends: Vec<Backend>,
     admin_token: String,
     edge_token: String,
+    /// By name, where the builder was asked for them.
+    proxies: Vec<(String, Proxy)>,
+    /// Whether files outlast it.
+    kept: bool,
 }
 
 impl Stack {
@@ -185,12 +190,12 @@ impl Stack {
         Ok(())
     }
 
-    /// Holds a server still (SIGSTOP) until [`Stack::unfreeze`].
+    /// Holds a server still (SIGSTOP), with every process it has started, until [`Stack::unfreeze`].
     ///
     /// # Errors
     /// When there is none of that name.
     pub fn freeze(&mut self, name: &str) -> anyhow::Result<()> {
-        self.server(name)?.signal(Signal::STOP);
+        self.server(name)?.freeze();
         Ok(())
     }
 
@@ -199,7 +204,7 @@ impl Stack {
     /// # Errors
     /// When there is none of that name.
     pub fn unfreeze(&mut self, name: &str) -> anyhow::Result<()> {
-        self.server(name)?.signal(Signal::CONT);
+        self.server(name)?.unfreeze();
         Ok(())
     }
 
@@ -222,6 +227,19 @@ impl Stack {
         PushedGateway(gateway.clone()).push()
     }
 
+    /// Stops the servers and leaves all files where they are: data, configurations, logs.
+    #[must_use]
+    pub fn keep(mut self) -> PathBuf {
+        self.kept = true;
+        self.home.clone()
+    }
+
+    /// The folder of all its files.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The folder of Redis's append-only file, for tests that lose it.
     #[must_use]
     pub fn redis_data(&self) -> PathBuf {
@@ -242,7 +260,9 @@ impl Drop for Stack {
         while let Some(server) = self.servers.pop() {
             drop(server);
         }
-        let removed = if thread::panicking() {
+        let removed = if self.kept {
+            Vec::new()
+        } else if thread::panicking() {
             eprintln!("the servers' logs are in {}", self.home.join("logs").display());
             vec![self.home.join("postgres"), self.home.join("redis")]
         } else {

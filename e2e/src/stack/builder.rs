@@ -15,6 +15,7 @@ use crate::gateway::{EDGE_TOKEN, Gateway, TICKET_SECRET};
 use crate::ports::free_port;
 use crate::postgres::Postgres;
 use crate::programs::{Programs, from_env};
+use crate::proxy::Proxy;
 use crate::pushed::PushedGateway;
 use crate::redis::Redis;
 use crate::server::{Running, Server};
@@ -36,6 +37,7 @@ pub struct Builder {
     gateway_clock_s: i64,
     backend_clock_s: i64,
     programs: Option<Programs>,
+    proxied: bool,
 }
 
 impl Builder {
@@ -54,6 +56,7 @@ impl Builder {
             gateway_clock_s: 0,
             backend_clock_s: 0,
             programs: None,
+            proxied: false,
         }
     }
 
@@ -142,6 +145,14 @@ impl Builder {
         self
     }
 
+    /// Between the servers there are ways that can be cut: `backend-1 to redis`, `backend-1 to postgres`, and for what
+    /// gateways ask of a backend `gateways to backend-1` and, for sync, `gateways to backend-1, sync`.
+    #[must_use]
+    pub fn proxied(mut self) -> Self {
+        self.proxied = true;
+        self
+    }
+
     /// These binaries instead of those that `cargo xtask test` names in the environment.
     #[must_use]
     pub fn programs(mut self, programs: Programs) -> Self {
@@ -168,6 +179,8 @@ impl Builder {
             backends: Vec::new(),
             admin_token: random_token()?,
             edge_token: random_token()?,
+            proxies: Vec::new(),
+            kept: false,
         };
         if self.backends > 0 {
             stack.start_stores(&self)?;
@@ -216,9 +229,15 @@ impl Stack {
 
     fn start_backends(&mut self, builder: &Builder) -> anyhow::Result<()> {
         for index in 1..=builder.backends {
+            let name = format!("backend-{index}");
+            let (mut redis_url, mut database_url) = (self.redis_url.clone(), self.database.url.clone());
+            if builder.proxied {
+                redis_url = self.by_proxy(&format!("{name} to redis"), &redis_url)?;
+                database_url = self.by_proxy(&format!("{name} to postgres"), &database_url)?;
+            }
             let mut settings: Vec<(String, String)> = [
-                ("redis_url", self.redis_url.as_str()),
-                ("database_url", &self.database.url),
+                ("redis_url", redis_url.as_str()),
+                ("database_url", &database_url),
                 ("admin_token", &self.admin_token),
                 ("edge_token", &self.edge_token),
             ]
@@ -226,7 +245,7 @@ impl Stack {
             .into();
             settings.extend(builder.settings.iter().cloned());
             let backend = Backend {
-                name: format!("backend-{index}"),
+                name,
                 program: self.programs.backend.clone(),
                 public_port: free_port()?,
                 ops_port: free_port()?,
@@ -238,7 +257,32 @@ impl Stack {
         Ok(())
     }
 
+    /// Makes a way to the server of a URL, which may end with a database's name, and tells the URL by that way.
+    fn by_proxy(&mut self, name: &str, url: &str) -> anyhow::Result<String> {
+        let (host, rest) = url.rsplit_once(':').with_context(|| format!("a URL without a port, for {name}"))?;
+        let (port, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let port = port.parse().with_context(|| format!("a URL without a port, for {name}"))?;
+        Ok(format!("{host}:{}{path}", self.lead(name, port)?))
+    }
+
+    /// Makes a way to a port and tells the port by that way.
+    fn lead(&mut self, name: &str, port: u16) -> anyhow::Result<u16> {
+        let proxy = Proxy::to(port)?;
+        let port = proxy.port();
+        self.proxies.push((name.to_owned(), proxy));
+        Ok(port)
+    }
+
     fn start_gateways(&mut self, builder: &Builder) -> anyhow::Result<()> {
+        let mut origin_ports: Vec<u16> = self.backends.iter().map(|backend| backend.public_port).collect();
+        let mut control_ports: Vec<u16> = self.backends.iter().map(|backend| backend.ops_port).collect();
+        if builder.proxied {
+            for (index, (origin, control)) in (1..).zip(origin_ports.iter_mut().zip(&mut control_ports)) {
+                *origin = self.lead(&format!("gateways to backend-{index}"), *origin)?;
+                *control = self.lead(&format!("gateways to backend-{index}, sync"), *control)?;
+            }
+        }
+        origin_ports.extend(builder.origin);
         for index in 1..=builder.gateways {
             let gateway = Gateway {
                 name: format!("gateway-{index}"),
@@ -248,13 +292,8 @@ impl Stack {
                     template: builder.template.clone(),
                     port: free_port()?,
                     admin_port: free_port()?,
-                    origin_ports: self
-                        .backends
-                        .iter()
-                        .map(|backend| backend.public_port)
-                        .chain(builder.origin)
-                        .collect(),
-                    control_ports: self.backends.iter().map(|backend| backend.ops_port).collect(),
+                    origin_ports: origin_ports.clone(),
+                    control_ports: control_ports.clone(),
                     filter_wasm: self.programs.filter_wasm.clone(),
                     plugin: builder.plugin.clone(),
                 },

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use doorbuster_e2e::Programs;
 use doorbuster_e2e::ports::free_port;
 use doorbuster_e2e::postgres::{Postgres, query};
 use doorbuster_e2e::process::{Launch, Process};
 use doorbuster_e2e::redis::Redis;
 use doorbuster_e2e::server::Running;
+use doorbuster_e2e::{Programs, Proxy};
 
 use crate::support::eventually;
 
@@ -148,4 +148,83 @@ fn a_server_dies_with_the_process_that_started_it() {
         // Nobody may be there to reap it: a zombie is dead.
         fs::read_to_string(server.join("status")).map_or(true, |status| status.contains("State:\tZ"))
     });
+}
+
+/// Answers each line with the same line, on as many connections as come.
+fn echo_server() -> u16 {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().unwrap());
+                let mut line = String::new();
+                while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
+                    let _closed = (&stream).write_all(line.as_bytes());
+                    line.clear();
+                }
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn a_proxy_cuts_connections_and_loses_replies() {
+    use std::io::{Read, Write};
+    let proxy = Proxy::to(echo_server()).unwrap();
+    let ask = |stream: &mut std::net::TcpStream| {
+        stream.write_all(b"hello\n")?;
+        let mut answer = [0_u8; 6];
+        stream.read_exact(&mut answer)
+    };
+    let connect = || std::net::TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
+
+    let mut first = connect();
+    ask(&mut first).unwrap();
+    proxy.cut();
+    assert!(ask(&mut first).is_err(), "the connection was cut");
+    let mut second = connect();
+    ask(&mut second).unwrap();
+
+    proxy.lose_replies();
+    second.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let lost = ask(&mut second).unwrap_err();
+    assert_eq!(lost.kind(), std::io::ErrorKind::WouldBlock, "the reply is lost, the connection is not");
+    proxy.stop_losing_replies();
+    assert!(ask(&mut second).is_err(), "what lost a reply is cut");
+    ask(&mut connect()).unwrap();
+}
+
+#[test]
+fn a_crash_and_a_freeze_reach_the_processes_that_a_server_has_started() {
+    let folder = Folder::new("family");
+    let launch = Launch::new("sh").args(["-c", "sleep 60 & wait"]);
+    let mut process = Process::spawn(&launch, &folder.0.join("sh.log")).unwrap();
+    let parent = process.pid().to_string();
+    // The fields behind the command: state, then parent.
+    let fields = |pid: &str| -> Option<(String, String)> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+    };
+    let mut child = String::new();
+    eventually(Duration::from_secs(5), "the shell to start its child", || {
+        let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let found = pids.into_iter().find(|pid| fields(pid).is_some_and(|(_, of)| of == parent));
+        child = found.unwrap_or_default();
+        !child.is_empty()
+    });
+    let state = |pid: &str| fields(pid).map(|(state, _)| state);
+    process.freeze();
+    eventually(Duration::from_secs(5), "both to be held", || {
+        state(&parent).as_deref() == Some("T") && state(&child).as_deref() == Some("T")
+    });
+    process.unfreeze();
+    eventually(Duration::from_secs(5), "both to go on", || {
+        state(&parent).as_deref() == Some("S") && state(&child).as_deref() == Some("S")
+    });
+    process.crash();
+    eventually(Duration::from_secs(5), "the child to be gone", || state(&child).is_none_or(|state| state == "Z"));
 }
