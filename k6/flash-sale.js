@@ -12,6 +12,9 @@
 //   REPEAT_SHARE  share of requests, 0 to below 1, that are sent by somebody who has asked before, half of them by the
 //                 one who asked last (a double click)            0.2
 //   SUMMARY       where to write the summary, JSON               nowhere
+//   SEEN          1: log `seen USER CODE` for each coupon that a user was told of, for an audit of what was promised:
+//                   SEEN=1 k6 run --log-format raw k6/flash-sale.js 2>&1 | sed -n 's/^seen //p' > seen.txt
+//                   doorbuster-backend audit welcome --seen seen.txt
 //
 // The model is open: requests start at RATE whatever happens to those before, as a crowd does. A closed model, in which
 // a user waits for one answer before the next request, would slow down with the gateway and flatter it.
@@ -50,6 +53,7 @@ const REQUESTS = number('REQUESTS', 20000, 1);
 const RATE = number('RATE', 2000, 1);
 const REPEAT_SHARE = number('REPEAT_SHARE', 0.2, 0);
 const SUMMARY = __ENV.SUMMARY;
+const SEEN = __ENV.SEEN === '1';
 
 if (REPEAT_SHARE >= 1) {
   throw new Error(`REPEAT_SHARE=${REPEAT_SHARE}: somebody must ask first; use less than 1`);
@@ -106,8 +110,9 @@ export default function ask({ crowd }) {
     return;
   }
   const target = TARGETS[nth % TARGETS.length];
+  const user = `${crowd}-${userOf(nth)}`;
   const response = http.post(`${target}/v1/coupon/issue?campaign=${encodeURIComponent(CAMPAIGN)}`, null, {
-    headers: { 'x-user-id': `${crowd}-${userOf(nth)}` },
+    headers: { 'x-user-id': user },
     // One series for all of them, whatever the target.
     tags: { name: 'issue' },
     timeout: '10s',
@@ -121,6 +126,9 @@ export default function ask({ crowd }) {
   outcomes.add(1, { outcome });
   if (outcome === 'issued') {
     wins.add(response.timings.duration);
+    if (SEEN) {
+      console.log(`seen ${user} ${response.json('coupon.code')}`);
+    }
   } else if (outcome !== 'pending') {
     refusals.add(response.timings.duration);
     check(response, {

@@ -3,6 +3,7 @@
 //! PostgreSQL is the truth; Redis only makes it fast and may be lost at any time. Any number of backends run side by
 //! side and hold no state of their own. The way of a request is told in [`issuance`].
 
+pub mod audit;
 pub mod campaign;
 pub mod catalog;
 pub mod changes;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use doorbuster_backend::config::Config;
-use doorbuster_backend::{Listeners, run, telemetry};
+use doorbuster_backend::{Listeners, audit, run, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +17,17 @@ const EX_USAGE: u8 = 64;
 #[command(version)]
 struct Arguments {
     /// Configuration file; config.default.toml explains its keys.
-    #[arg(long)]
+    #[arg(long, global = true)]
     config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do instead of serving.
+#[derive(Subcommand)]
+enum Command {
+    /// Ask PostgreSQL, Redis and the gateways' reports whether a round adds up
+    Audit(audit::Arguments),
 }
 
 #[tokio::main]
@@ -41,6 +50,9 @@ async fn main() -> ExitCode {
             return ExitCode::from(EX_USAGE);
         }
     };
+    if let Some(Command::Audit(arguments)) = &arguments.command {
+        return audit::run(&config, arguments).await;
+    }
     telemetry::start_logging(&config.log, config.log_format);
     match serve(config).await {
         Ok(()) => ExitCode::SUCCESS,

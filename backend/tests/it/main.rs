@@ -2,6 +2,8 @@
 
 // `cfg(test)` also tells clippy that helpers may unwrap.
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod client;

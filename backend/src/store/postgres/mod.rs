@@ -4,6 +4,7 @@ mod audit_log;
 mod campaigns;
 mod coupons;
 mod failures;
+mod ledger;
 mod rounds;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use audit_log::{Entry, Record};
 pub use campaigns::{CampaignRow, Change, Deleted};
 pub use coupons::{Commit, Coupon, Cursor, Outcome, Reservation};
 pub use failures::{Failure, FailureFilter};
+pub use ledger::{Ledger, Row};
 pub use rounds::{Opened, RecentRound};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();

@@ -2,6 +2,7 @@
 //!
 //! All keys of a campaign share the hash tag `{campaign}`, so that its scripts run in a Redis Cluster.
 
+mod audit;
 mod clock;
 mod gateways;
 mod keys;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use redis::{Client, Cmd, FromRedisValue, Pipeline, ScriptInvocation};
 
+pub use audit::Places;
 pub use clock::{Clock, Reading};
 pub use places::{Ask, Decision, Held, Verdict};
 pub use rounds::{RoundCounts, Staging, Swap};
