@@ -1,7 +1,9 @@
 //! The commands of this repository, run as `cargo xtask COMMAND`. They find or install what they need.
 
+mod audit;
 mod bench;
 mod build;
+mod chaos;
 mod checkout;
 mod console;
 mod exports;
@@ -30,6 +32,10 @@ enum Command {
     Test(test::Options),
     /// Let a crowd loose on a stack of its own and judge the outcome
     Storm(storm::Options),
+    /// Kill, pause and cut off servers during a storm, heal them, and judge the outcome
+    Chaos(chaos::Options),
+    /// Ask whether a round of the running stack adds up
+    Audit(audit::Options),
     /// Measure the edge against its promises
     #[command(subcommand)]
     Bench(bench::Options),
@@ -53,6 +59,8 @@ fn main() -> ExitCode {
         Command::Up(options) => up::run(&checkout, &options),
         Command::Test(options) => test::run(&checkout, &options),
         Command::Storm(options) => storm::run(&checkout, &options),
+        Command::Chaos(options) => chaos::run(&checkout, &options),
+        Command::Audit(options) => audit::run(&checkout, &options),
         Command::Bench(options) => bench::run(&checkout, &options),
         Command::Lint => lint::run_all(&checkout),
     };

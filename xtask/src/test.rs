@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use clap::Args;
@@ -14,6 +15,7 @@ use doorbuster_e2e::server::Running;
 use doorbuster_e2e::token::random_token;
 
 use crate::build::{self, Profile};
+use crate::chaos;
 use crate::checkout::{Checkout, remove_folder};
 use crate::console::{interrupt_flag, step};
 use crate::setup;
@@ -40,6 +42,11 @@ impl Options {
         } else {
             &["--workspace"]
         }
+    }
+
+    /// Whether this is the run of everything, which chaos is a part of.
+    fn is_complete(&self) -> bool {
+        self.envoy.is_none() && self.arguments.is_empty()
     }
 }
 
@@ -68,7 +75,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     step("starting Redis and PostgreSQL for the tests");
     let shared = Shared::start(&programs)?;
     // Ctrl-C ends cargo, which shares our terminal; we stay to clean up.
-    let _interrupted = interrupt_flag()?;
+    let interrupted = interrupt_flag()?;
     step("testing");
     let status = Command::new("cargo")
         .current_dir(checkout.root())
@@ -82,7 +89,13 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
         .env("DOORBUSTER_TEST_DATABASE_URL", &shared.database_url)
         .status()
         .context("cannot run cargo")?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    drop(shared);
+    let chaos_kept =
+        !options.is_complete() || interrupted.load(Ordering::Relaxed) || chaos::short(programs, &interrupted)?;
+    Ok(match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(0) if !chaos_kept => ExitCode::FAILURE,
+        code => code.map_or(ExitCode::FAILURE, ExitCode::from),
+    })
 }
 
 /// One Redis and one PostgreSQL for all tests: each has its own prefix and database there.

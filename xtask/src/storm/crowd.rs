@@ -34,6 +34,9 @@ pub(super) struct Summary {
     pub(super) wins_ms: Percentiles,
     /// How long refusals took.
     pub(super) refusals_ms: Percentiles,
+    /// Who was told of which coupon: `USER CODE` in each line.
+    #[serde(skip)]
+    pub(super) seen: String,
 }
 
 /// In milliseconds; null when nothing was measured.
@@ -57,13 +60,14 @@ pub(super) fn release(
     let summary = checkout.private().join("storm.json");
     let script = checkout.root().join("k6/flash-sale.js").display().to_string();
     let launch = Launch::new(k6)
-        .args(["run", "--quiet", "--no-usage-report", &script])
+        .args(["run", "--quiet", "--no-usage-report", "--log-format", "raw", &script])
         .env("TARGETS", targets.join(","))
         .env("CAMPAIGN", CAMPAIGN)
         .env("USERS", options.users.to_string())
         .env("REQUESTS", options.requests.to_string())
         .env("RATE", options.rate.to_string())
         .env("REPEAT_SHARE", options.repeat_share.to_string())
+        .env("SEEN", "1")
         .env("SUMMARY", summary.display().to_string());
     let log = log_path(&checkout.logs(), "storm-k6");
     let _first_time = fs::remove_file(&log);
@@ -81,5 +85,9 @@ pub(super) fn release(
         last_words(&log)
     );
     let text = fs::read_to_string(&summary).with_context(|| format!("k6 has not written {}", summary.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not the summary that was agreed", summary.display()))
+    let summary: Summary = serde_json::from_str(&text)
+        .with_context(|| format!("{} is not the summary that was agreed", summary.display()))?;
+    let said = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    let seen = said.lines().filter_map(|line| line.strip_prefix("seen ")).map(|line| format!("{line}\n")).collect();
+    Ok(Summary { seen, ..summary })
 }

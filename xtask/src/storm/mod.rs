@@ -10,6 +10,7 @@ use clap::Args;
 use doorbuster_e2e::operator::open_all_day;
 use doorbuster_e2e::{Programs, Stack};
 
+use crate::audit;
 use crate::build::{self, Profile};
 use crate::checkout::Checkout;
 use crate::console::{interrupt_flag, step};
@@ -72,6 +73,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     };
     // From here on, Ctrl-C must not end us before the servers are stopped and their files removed.
     let interrupted = interrupt_flag()?;
+    let backend = programs.backend.clone();
     step("starting a stack of its own");
     let stack = Stack::builder()
         .programs(programs)
@@ -86,7 +88,8 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     let expected = options.quota.min(summary.users);
     let ledger = Ledger::read(&stack, CAMPAIGN, expected)?;
     let traffic = Traffic::read(&stack, options.gateways.into())?;
-    let verdict = Verdict { summary, ledger, traffic, expected };
+    let audit = audit::with_sightings(&backend, &stack, CAMPAIGN, &summary.seen)?;
+    let verdict = Verdict { summary, ledger, traffic, audit, expected };
     verdict.print();
     Ok(if verdict.complaints().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

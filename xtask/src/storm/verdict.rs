@@ -1,9 +1,11 @@
 //! The table at the end of a storm.
 
 use doorbuster_e2e::Stack;
+use serde_json::Value;
 
 use super::crowd::{Percentiles, Summary};
 use super::ledger::Ledger;
+use crate::audit;
 
 /// Everything that is known about a storm.
 #[derive(Debug)]
@@ -11,6 +13,8 @@ pub(super) struct Verdict {
     pub(super) summary: Summary,
     pub(super) ledger: Ledger,
     pub(super) traffic: Traffic,
+    /// The audit's report.
+    pub(super) audit: Value,
     /// How many coupons the promise allows and demands.
     pub(super) expected: u64,
 }
@@ -35,6 +39,7 @@ impl Verdict {
     /// What differs from the promise; empty when it was kept.
     pub(super) fn complaints(&self) -> Vec<String> {
         let mut complaints = self.ledger.complaints(self.expected);
+        complaints.extend(audit::complaints(&self.audit));
         if self.summary.unexpected > 0 {
             let count = self.summary.unexpected;
             complaints
