@@ -4,6 +4,7 @@ mod input;
 
 use chrono::{DateTime, FixedOffset};
 use doorbuster_domain::count::Rounds;
+pub use doorbuster_domain::discount::Discount;
 use doorbuster_domain::id::CampaignId;
 use doorbuster_domain::schedule::{FieldError, Phase, Round, Schedule, ScheduleSpec};
 use doorbuster_domain::validity::Validity;
@@ -18,7 +19,7 @@ pub const LARGEST_QUOTA: u64 = 10_000_000;
 pub struct Spec {
     /// For people.
     pub title: String,
-    /// Who owes for the discount.
+    /// Who is owed for the discounts.
     pub vendor: String,
     /// Three capital letters.
     pub currency: String,
@@ -34,25 +35,6 @@ pub struct Spec {
     pub validity: Validity,
 }
 
-/// What a coupon is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Discount {
-    /// A part of the order.
-    Percent {
-        /// 1 to 100.
-        value: u64,
-        /// Not more than this, in the currency's minor unit.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        max_amount: Option<u64>,
-    },
-    /// An amount.
-    Amount {
-        /// In the currency's minor unit.
-        value: u64,
-    },
-}
-
 /// What a coupon keeps of its campaign for good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
@@ -62,6 +44,9 @@ pub struct Terms {
     pub min_order_amount: u64,
     /// Three capital letters.
     pub currency: String,
+    /// Who is credited when it is redeemed. None on coupons that are older than the ledger: the campaign's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
 }
 
 impl Spec {
@@ -76,7 +61,12 @@ impl Spec {
     /// What a coupon issued now keeps.
     #[must_use]
     pub fn terms(&self) -> Terms {
-        Terms { discount: self.discount, min_order_amount: self.min_order_amount, currency: self.currency.clone() }
+        Terms {
+            discount: self.discount,
+            min_order_amount: self.min_order_amount,
+            currency: self.currency.clone(),
+            vendor: Some(self.vendor.clone()),
+        }
     }
 }
 

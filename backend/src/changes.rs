@@ -119,7 +119,8 @@ impl Changes {
         let mut change = self.postgres.change(id).await?;
         expected.check(change.current())?;
         if let Some(currency) = change.other_currency(&spec.vendor, &spec.currency).await? {
-            let message = format!("the vendor {:?} has its other campaigns in {currency}", spec.vendor);
+            let message =
+                format!("the vendor {:?} has its campaigns in {currency}; name that, or another vendor", spec.vendor);
             return Err(ChangeError::Invalid(FieldError::new("currency", message)));
         }
         let (put, paused) = change.current().map_or((Put::Created, false), |was| (Put::Replaced, was.paused));

@@ -82,6 +82,8 @@ pub struct Config {
     pub ticket: TicketMode,
     /// The secrets by which tickets may be signed: none, one, or two while they rotate.
     pub ticket_secrets: Vec<Secret>,
+    /// Whether users redeem by themselves, or the shop's server does for them.
+    pub client_redeem: bool,
     /// How long an issue request waits for its commit, or for a round to be hydrated.
     pub commit_timeout: Duration,
     /// Deadline of one call to Redis.
@@ -149,6 +151,7 @@ impl Config {
             default_campaign: keys.campaign("default_campaign")?,
             ticket: keys.ticket_mode("ticket")?,
             ticket_secrets: keys.ticket_secrets()?,
+            client_redeem: keys.switch("client_redeem")?,
             commit_timeout: keys.milliseconds("commit_timeout_ms", 1_500)?,
             redis_timeout: keys.milliseconds("redis_timeout_ms", 500)?,
             postgres_timeout: keys.milliseconds("postgres_timeout_ms", 1_000)?,
@@ -296,6 +299,15 @@ impl Keys {
             Some(other) => {
                 Err(ConfigError::new(field, format!("{other:?} is none of \"ignore\", \"prefer\" and \"require\"")))
             }
+        }
+    }
+
+    /// On unless it is off.
+    fn switch(&mut self, field: &str) -> Result<bool, ConfigError> {
+        match self.take(field)?.as_deref() {
+            None | Some("on") => Ok(true),
+            Some("off") => Ok(false),
+            Some(other) => Err(ConfigError::new(field, format!("{other:?} is neither \"on\" nor \"off\""))),
         }
     }
 
@@ -470,6 +482,7 @@ mod tests {
             ("log_format = 'xml'", "log_format: \"xml\" is neither"),
             ("sweep_after = 1", "sweep_after: is not a key"),
             ("ops_addr = '127.0.0.1:8000'", "ops_addr: 127.0.0.1:8000 is public_addr too"),
+            ("client_redeem = 'yes'", "client_redeem: \"yes\" is neither"),
             ("ticket = 'maybe'", "ticket: \"maybe\" is none of"),
             ("ticket = 'require'", "ticket_secret: is missing"),
             ("ticket_secret = 'hunter2'", "ticket_secret: must be at least 16"),

@@ -8,9 +8,11 @@ pub mod campaign;
 pub mod catalog;
 pub mod changes;
 pub mod config;
+mod fields;
 pub mod http;
 pub mod issuance;
 pub mod operators;
+pub mod settlement;
 pub mod store;
 pub mod telemetry;
 
@@ -30,6 +32,7 @@ use changes::Changes;
 use config::Config;
 use http::{App, FailedTries};
 use issuance::{Deadlines, Issuance, Parts};
+use settlement::Settlement;
 use store::postgres::Postgres;
 use store::redis::{Clock, Redis};
 use telemetry::Metrics;
@@ -95,12 +98,15 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
     tasks.spawn(Arc::clone(&issuance).keep_time(stop.clone()));
     tasks.spawn(Arc::clone(&issuance).sweep(stop.clone()));
 
+    // Half of the connections: the others are for those who issue.
+    let settlement = Settlement::new(postgres.clone(), config.database_pool as usize / 2, config.postgres_timeout);
     let places = Arc::new(Semaphore::new(config.max_in_flight));
     let app = Arc::new(App {
         config,
         catalog,
         changes,
         issuance,
+        settlement,
         redis,
         postgres: postgres.clone(),
         metrics,

@@ -1,4 +1,4 @@
-//! Names of campaigns, users and rounds. A value of these types has passed its check; there is no other way in.
+//! Names of campaigns, users, rounds, orders and requests. A value of these types has passed its check; there is no other way in.
 
 use std::fmt;
 use std::str::FromStr;
@@ -93,6 +93,25 @@ text_id!(
     }
 );
 
+text_id!(
+    /// A shop's name for an order: 1 to 128 visible ASCII characters.
+    OrderId,
+    "must be 1 to 128 visible ASCII characters",
+    is_visible
+);
+
+text_id!(
+    /// The name an operator gives to a request, so that sent again it is known to be the same: 1 to 128 visible ASCII
+    /// characters.
+    IdempotencyKey,
+    "must be 1 to 128 visible ASCII characters",
+    is_visible
+);
+
+fn is_visible(text: &[u8]) -> bool {
+    (1..=128).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic)
+}
+
 /// A round's name: the local date on which it opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -143,6 +162,16 @@ mod tests {
         }
         for bad in ["", "a b", "a,b", "a/b", "ü", "a\0", &"u".repeat(129)] {
             assert!(UserId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn order_ids_and_keys_are_visible() {
+        for good in ["A-1", "2026/05/01#7", "{\"a\":1}", &"o".repeat(128)] {
+            assert!(OrderId::parse(good).is_ok() && IdempotencyKey::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "A 1", "A\0", "A\u{7f}", "é", &"o".repeat(129)] {
+            assert!(OrderId::parse(bad).is_err() && IdempotencyKey::parse(bad).is_err(), "{bad}");
         }
     }
 

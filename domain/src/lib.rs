@@ -6,8 +6,10 @@
 
 pub mod code;
 pub mod count;
+pub mod discount;
 pub mod id;
 pub mod notice;
+pub mod redemption;
 pub mod refusal;
 pub mod request;
 pub mod schedule;

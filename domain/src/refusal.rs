@@ -97,6 +97,18 @@ refusals! {
     UnknownCoupon = 404 "unknown_coupon" "This user has no such coupon." PRIVATE,
     /// A code with a typing error.
     InvalidCode = 400 "invalid_code" "The coupon code is malformed." PRIVATE,
+    /// The order redeemed the coupon with another amount.
+    OrderMismatch = 409 "order_mismatch" "This order redeemed the coupon with another amount." PRIVATE,
+    /// The coupon is redeemed.
+    AlreadyRedeemed = 409 "already_redeemed" "The coupon has been redeemed already." PRIVATE,
+    /// Before the first instant at which it can be redeemed.
+    NotRedeemableYet = 409 "not_redeemable_yet" "The coupon cannot be redeemed yet." PRIVATE,
+    /// After the last.
+    Expired = 410 "expired" "The coupon has expired." PRIVATE,
+    /// An operator took it back.
+    Voided = 410 "voided" "The coupon was voided." PRIVATE,
+    /// The order is too small for the coupon.
+    BelowMinimum = 422 "below_minimum" "The order is below the coupon's least amount." PRIVATE,
     /// Operations listener: no token that holds.
     Unauthorized = 401 "unauthorized" "The bearer token is missing or wrong." PRIVATE,
     /// Operations listener: the token may not do this.
@@ -105,6 +117,12 @@ refusals! {
     VersionConflict = 412 "version_conflict" "The campaign has another version by now." PRIVATE,
     /// The campaign has coupons.
     HasCoupons = 409 "has_coupons" "The campaign has issued coupons and stays on record." PRIVATE,
+    /// No such vendor.
+    UnknownVendor = 404 "unknown_vendor" "There is no such vendor." PRIVATE,
+    /// The vendor is not owed as much.
+    InsufficientBalance = 409 "insufficient_balance" "The vendor's balance is smaller than the payout." PRIVATE,
+    /// An idempotency key that named another request.
+    KeyReused = 422 "key_reused" "The idempotency key was used for another request." PRIVATE,
     /// Not JSON.
     MalformedInput = 400 "invalid_input" "The request body is not JSON." PRIVATE,
     /// JSON with unknown fields or bad values.

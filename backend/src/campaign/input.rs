@@ -1,16 +1,12 @@
-//! Reading an operator's JSON field by field, so that everything wrong with it is said at once.
+//! Reading a campaign as an operator writes it.
 
+use doorbuster_domain::discount::LARGEST_AMOUNT;
 use doorbuster_domain::schedule::{FieldError, Schedule, ScheduleSpec};
 use doorbuster_domain::validity::{Redeemable, ValidFrom, Validity};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{Discount, LARGEST_QUOTA, Spec};
-
-/// The largest integer that every JSON reader holds exactly.
-const LARGEST_AMOUNT: u64 = (1 << 53) - 1;
-
-/// Longest title and vendor, characters.
-const LONGEST_TEXT: usize = 200;
+use crate::fields::{Fields, integer, must_be_text};
 
 pub(super) fn read(value: &Value) -> Result<(Spec, Schedule), Vec<FieldError>> {
     let mut errors = Vec::new();
@@ -71,7 +67,7 @@ fn read_schedule(value: &Value, errors: &mut Vec<FieldError>) -> Option<(Schedul
         closes: text("closes", errors).unwrap_or_else(|| "24:00".to_owned()),
         weekdays: None,
     };
-    let weekdays = match fields.map.get("weekdays") {
+    let weekdays = match fields.get("weekdays") {
         None => Some(None),
         Some(value) => {
             let names = value
@@ -103,7 +99,7 @@ fn read_discount(value: &Value, errors: &mut Vec<FieldError>) -> Option<Discount
     let fields = Fields::of(value, "discount", known, errors)?;
     let largest = if kind == Some("percent") { 100 } else { LARGEST_AMOUNT };
     let value = fields.read("value", errors, |value| integer(value, 1, largest));
-    let max_amount = match fields.map.get("max_amount") {
+    let max_amount = match fields.get("max_amount") {
         None => Some(None),
         Some(_) if kind == Some("amount") => None,
         Some(_) => fields.read("max_amount", errors, |value| integer(value, 1, LARGEST_AMOUNT)).map(Some),
@@ -134,72 +130,6 @@ fn read_validity(value: &Value, errors: &mut Vec<FieldError>) -> Option<Validity
         _ => Err("must be \"on_issue\" or \"after_event\"".to_owned()),
     });
     Some(Validity { days: days?, from: from?, redeemable: redeemable? })
-}
-
-fn must_be_text() -> String {
-    "must be a text".to_owned()
-}
-
-fn integer(value: &Value, least: u64, most: u64) -> Result<u64, String> {
-    value
-        .as_u64()
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| format!("must be an integer from {least} to {most}"))
-}
-
-/// One JSON object and its place in the whole.
-struct Fields<'a> {
-    map: &'a Map<String, Value>,
-    path: &'static str,
-}
-
-impl<'a> Fields<'a> {
-    /// None, and an error, if `value` is no object. Unknown fields are errors too.
-    fn of(value: &'a Value, path: &'static str, known: &[&str], errors: &mut Vec<FieldError>) -> Option<Self> {
-        let Some(map) = value.as_object() else {
-            errors.push(FieldError::new(path, "must be an object"));
-            return None;
-        };
-        let fields = Self { map, path };
-        for name in map.keys().filter(|name| !known.contains(&name.as_str())) {
-            errors.push(fields.error(name, format!("is not a field; known are {}", known.join(", "))));
-        }
-        Some(fields)
-    }
-
-    fn error(&self, name: &str, message: impl Into<String>) -> FieldError {
-        let error = FieldError::new(name, message);
-        if self.path.is_empty() { error } else { error.within(self.path) }
-    }
-
-    fn required(&self, name: &str, errors: &mut Vec<FieldError>) -> Option<&'a Value> {
-        let value = self.map.get(name);
-        if value.is_none() {
-            errors.push(self.error(name, "is missing"));
-        }
-        value
-    }
-
-    fn read<T>(
-        &self,
-        name: &str,
-        errors: &mut Vec<FieldError>,
-        check: impl FnOnce(&Value) -> Result<T, String>,
-    ) -> Option<T> {
-        check(self.required(name, errors)?).map_err(|message| errors.push(self.error(name, message))).ok()
-    }
-
-    /// A text for people. PostgreSQL holds no NUL, and nobody wants the other control characters.
-    fn text(&self, name: &str, errors: &mut Vec<FieldError>) -> Option<String> {
-        self.read(name, errors, |value| {
-            value
-                .as_str()
-                .filter(|text| !text.trim().is_empty() && text.chars().count() <= LONGEST_TEXT)
-                .filter(|text| !text.chars().any(char::is_control))
-                .map(str::to_owned)
-                .ok_or_else(|| format!("must be a text of 1 to {LONGEST_TEXT} characters without control characters"))
-        })
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use doorbuster_domain::refusal::{Problem, Refusal, rfc3339};
+use doorbuster_domain::refusal::rfc3339;
 use doorbuster_domain::schedule::FieldError;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -43,16 +43,10 @@ pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Respon
         errors.push(FieldError::new("subject", rule));
         None
     });
-    let limit = query::limit(query, &mut errors);
-    let below = query::cursor(query, &mut errors, |text| text.parse().ok().filter(|id| *id > 0));
-    if !errors.is_empty() {
-        return Err(Problem { errors, ..Problem::new(Refusal::InvalidInput) }.into());
-    }
-    // One more than is shown tells whether there is a next page.
-    let mut entries = app.postgres.audit_log(subject.as_deref(), below, limit + 1).await?;
-    let has_more = entries.len() > limit as usize;
-    entries.truncate(limit as usize);
-    let next_cursor = entries.last().filter(|_| has_more).map(|last| last.id.to_string());
+    let page = query::page(query, &mut errors, |text| text.parse().ok().filter(|id| *id > 0));
+    Error::check(errors)?;
+    let entries = app.postgres.audit_log(subject.as_deref(), page.after, page.asked()).await?;
+    let (entries, next_cursor) = page.cut(entries, |last| last.id.to_string());
     let entries: Vec<EntryBody> = entries.into_iter().map(EntryBody::from).collect();
     Ok(reply::json(StatusCode::OK, &json!({"entries": entries, "next_cursor": next_cursor})))
 }

@@ -1,4 +1,4 @@
-//! What clients ask: issue and count. Their coupons are in `coupons`.
+//! What clients ask: issue and count. Their coupons are in `coupons` and `redemptions`.
 
 use std::sync::Arc;
 
@@ -16,17 +16,19 @@ use serde_json::json;
 
 use super::error::Error;
 use super::reply::CouponBody;
-use super::{App, bounds, coupons, reply, ticket};
+use super::{App, bounds, coupons, redemptions, reply, ticket};
 use crate::issuance::{Answer, Reply};
 
 static RESULT: HeaderName = HeaderName::from_static(RESULT_HEADER);
 
 pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    let redeeming = if app.config.client_redeem { redemptions::client_router() } else { Router::new() };
     Router::new()
         .route("/v1/coupon/issue", post(issue))
         .route("/v1/coupon/count", get(count))
         .route("/v1/coupons", get(coupons::list))
         .route("/v1/coupons/{code}", get(coupons::one))
+        .merge(redeeming)
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), bounds::bounded))
 }
 

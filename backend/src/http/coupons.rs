@@ -17,8 +17,14 @@ use super::reply::CouponBody;
 use super::{App, query, reply};
 use crate::store::postgres::Cursor;
 
-fn user(headers: &HeaderMap) -> Result<UserId, Refusal> {
+/// Who asks.
+pub(super) fn user(headers: &HeaderMap) -> Result<UserId, Refusal> {
     request::user(headers.get_all(request::USER_HEADER).iter().map(HeaderValue::as_bytes))
+}
+
+/// The coupon that a path names.
+pub(super) fn code(path: &PathParameters) -> Result<CouponCode, Refusal> {
+    CouponCode::parse(path.get("code")).map_err(|_| Refusal::InvalidCode)
 }
 
 /// A place is held under this code; its location tells what becomes of it.
@@ -43,18 +49,11 @@ pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderM
     }
     let user = user(&headers)?;
     let mut errors = Vec::new();
-    let limit = query::limit(query, &mut errors);
-    let after = query::cursor(query, &mut errors, parse_cursor);
-    if !errors.is_empty() {
-        return Err(Problem { errors, ..Problem::new(Refusal::InvalidInput) }.into());
-    }
-
-    // One more than is shown tells whether there is a next page.
-    let mut coupons = app.postgres.coupons(&user, campaign.as_ref(), after, limit + 1).await?;
-    let has_more = coupons.len() > limit as usize;
-    coupons.truncate(limit as usize);
-    let next_cursor =
-        coupons.last().filter(|_| has_more).map(|last| format!("{}-{}", last.issued_at.timestamp_micros(), last.code));
+    let page = query::page(query, &mut errors, parse_cursor);
+    Error::check(errors)?;
+    let coupons = app.postgres.coupons(&user, campaign.as_ref(), page.after, page.asked()).await?;
+    let (coupons, next_cursor) =
+        page.cut(coupons, |last| format!("{}-{}", last.issued_at.timestamp_micros(), last.code));
     let coupons: Vec<_> = coupons.iter().map(|coupon| CouponBody::new(coupon, &app.catalog)).collect();
     Ok(reply::json(StatusCode::OK, &json!({"coupons": coupons, "next_cursor": next_cursor})))
 }
@@ -74,7 +73,7 @@ pub(super) async fn one(
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let user = user(&headers)?;
-    let code = CouponCode::parse(path.get("code")).map_err(|_| Refusal::InvalidCode)?;
+    let code = code(&path)?;
     // Redis first: what it does not hold as pending any more PostgreSQL has by now, or nobody has.
     let held = app.redis.holds(&user, code).await;
     if matches!(held, Ok(true)) {

@@ -3,10 +3,13 @@
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use doorbuster_domain::refusal::{Problem, Refusal};
+use doorbuster_domain::schedule::FieldError;
 
-use super::reply;
+use super::reply::{self, CouponBody};
+use crate::catalog::Catalog;
 use crate::changes::ChangeError;
 use crate::issuance::StandingError;
+use crate::settlement::SettlementError;
 use crate::store::postgres::DatabaseError;
 use crate::store::redis::RedisError;
 
@@ -23,6 +26,29 @@ impl From<Problem> for Error {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Problem::new(refusal).into()
+    }
+}
+
+impl Error {
+    /// `invalid_input`, with what is wrong.
+    pub(super) fn invalid(errors: Vec<FieldError>) -> Self {
+        Problem { errors, ..Problem::new(Refusal::InvalidInput) }.into()
+    }
+
+    /// `invalid_input`, if anything is wrong.
+    pub(super) fn check(errors: Vec<FieldError>) -> Result<(), Self> {
+        if errors.is_empty() { Ok(()) } else { Err(Self::invalid(errors)) }
+    }
+
+    /// Why nothing became of a coupon, with the coupon as it stands.
+    pub(super) fn about_coupon(error: SettlementError, catalog: &Catalog) -> Self {
+        match error {
+            SettlementError::Refused(refusal, Some(coupon)) => {
+                let about = Problem::about(refusal, &coupon.campaign);
+                Problem { coupon: CouponBody::new(&coupon, catalog).into_value(), ..about }.into()
+            }
+            error => error.into(),
+        }
     }
 }
 
@@ -50,13 +76,20 @@ impl From<ChangeError> for Error {
             ChangeError::Unknown => Refusal::UnknownCampaign.into(),
             ChangeError::Conflict => Refusal::VersionConflict.into(),
             ChangeError::HasCoupons => Refusal::HasCoupons.into(),
-            ChangeError::Invalid(field) => {
-                Problem { errors: vec![field], ..Problem::new(Refusal::InvalidInput) }.into()
-            }
+            ChangeError::Invalid(field) => Self::invalid(vec![field]),
             ChangeError::Database(_) | ChangeError::Redis(_) => {
                 tracing::warn!(%error, "a change cannot be made, or nobody knows whether it was");
                 ask_again()
             }
+        }
+    }
+}
+
+impl From<SettlementError> for Error {
+    fn from(error: SettlementError) -> Self {
+        match error {
+            SettlementError::Refused(refusal, _) => refusal.into(),
+            SettlementError::Database(_) | SettlementError::Redis(_) => unavailable(&error),
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::error::Error;
 use super::path::PathParameters;
+use super::query::Page;
 use super::reply::CouponBody;
 use super::{App, auth, query, reply};
 use crate::issuance::Retried;
@@ -81,8 +82,7 @@ impl From<Failure> for FailureBody {
 /// What a request asks about: which failures, and from where on.
 struct Asked {
     filter: FailureFilter,
-    cursor: Option<i64>,
-    limit: u32,
+    page: Page<i64>,
 }
 
 impl Asked {
@@ -94,22 +94,16 @@ impl Asked {
         let round = query::optional(query, &mut errors, ("round", "a round's date such as 2026-05-01"), |text| {
             text.parse().ok()
         });
-        let limit = query::limit(query, &mut errors);
-        let cursor = query::cursor(query, &mut errors, query::natural);
-        if !errors.is_empty() {
-            return Err(Problem { errors, ..Problem::new(Refusal::InvalidInput) }.into());
-        }
-        Ok(Self { filter: FailureFilter { campaign, round }, cursor, limit })
+        let page = query::page(query, &mut errors, query::natural);
+        Error::check(errors)?;
+        Ok(Self { filter: FailureFilter { campaign, round }, page })
     }
 }
 
 async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error> {
-    let Asked { filter, cursor, limit } = Asked::read(&uri)?;
-    // One more than is shown tells whether there is a next page.
-    let mut failures = app.postgres.open_failures(&filter, cursor, limit + 1).await?;
-    let has_more = failures.len() > limit as usize;
-    failures.truncate(limit as usize);
-    let next_cursor = failures.last().filter(|_| has_more).map(|last| last.id.to_string());
+    let Asked { filter, page } = Asked::read(&uri)?;
+    let failures = app.postgres.open_failures(&filter, page.after, page.asked()).await?;
+    let (failures, next_cursor) = page.cut(failures, |last| last.id.to_string());
     let failures: Vec<_> = failures.into_iter().map(FailureBody::from).collect();
     Ok(reply::json(StatusCode::OK, &json!({"failures": failures, "next_cursor": next_cursor})))
 }
@@ -133,7 +127,7 @@ async fn retry(State(app): State<Arc<App>>, operator: Operator, path: PathParame
 /// Oldest first: where the quota does not suffice for all, who came first is served. Each is tried once. A request that
 /// runs out of time says from where to go on; one that broke off midway can be sent again.
 async fn retry_all(State(app): State<Arc<App>>, operator: Operator, uri: Uri) -> Result<Response, Error> {
-    let Asked { filter, cursor: mut after, limit: _ } = Asked::read(&uri)?;
+    let Asked { filter, page: Page { mut after, .. } } = Asked::read(&uri)?;
     let until = Instant::now() + RETRY_DEADLINE;
     let mut outcomes: BTreeMap<&'static str, u64> = BTreeMap::new();
     let next_cursor = loop {

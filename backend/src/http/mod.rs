@@ -2,6 +2,7 @@
 
 mod audit_log;
 mod auth;
+mod body;
 mod bounds;
 mod client;
 mod coupons;
@@ -12,9 +13,11 @@ mod machine;
 mod operator;
 mod path;
 mod query;
+mod redemptions;
 mod reply;
 mod ticket;
 mod tries;
+mod vendors;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,6 +33,7 @@ use crate::catalog::Catalog;
 use crate::changes::Changes;
 use crate::config::Config;
 use crate::issuance::Issuance;
+use crate::settlement::Settlement;
 use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
 use crate::telemetry::Metrics;
@@ -46,6 +50,8 @@ pub struct App {
     pub changes: Arc<Changes>,
     /// For clients and gateways.
     pub issuance: Arc<Issuance>,
+    /// For whoever redeems, and for operators.
+    pub settlement: Settlement,
     /// Redis.
     pub redis: Arc<Redis>,
     /// PostgreSQL.

@@ -11,13 +11,13 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use doorbuster_domain::id::{CampaignId, RoundId};
-use doorbuster_domain::refusal::{Problem, Refusal, rfc3339};
+use doorbuster_domain::refusal::{Refusal, rfc3339};
 use doorbuster_domain::schedule::FieldError;
 use serde_json::json;
 
 use super::error::Error;
 use super::path::PathParameters;
-use super::{App, audit_log, auth, reply};
+use super::{App, audit_log, auth, body, redemptions, reply, vendors};
 use crate::campaign::{Campaign, Spec};
 use crate::changes::{Expected, Pause, Put};
 use crate::operators::Operator;
@@ -33,6 +33,8 @@ pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/admin/v1/campaigns/{id}/resume", post(resume))
         .route("/admin/v1/campaigns/{id}/rounds/{round}", get(round))
         .route("/admin/v1/audit-log", get(audit_log::list))
+        .merge(redemptions::ops_router())
+        .merge(vendors::router())
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::operator))
 }
@@ -88,30 +90,19 @@ async fn put(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Error> {
-    let body = body.map_err(|_| Refusal::BodyTooLarge)?;
-    let value = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
+    let value = body::json(body)?;
     let id = CampaignId::parse(path.get("id")).map_err(|rule| vec![FieldError::new("id", rule.to_string())]);
     let (id, (spec, schedule)) = match (id, Spec::from_json(&value)) {
         (Ok(id), Ok(read)) => (id, read),
         (id, read) => {
             let errors = id.err().into_iter().chain(read.err()).flatten().collect();
-            return Err(Problem { errors, ..Problem::new(Refusal::InvalidInput) }.into());
+            return Err(Error::invalid(errors));
         }
     };
     let (campaign, put) = app.changes.put(&operator, &id, spec, schedule, &expected(&headers)).await?;
     tracing::info!(campaign = %id, version = campaign.version, operator = operator.name, "an operator wrote a campaign");
     let status = if put == Put::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(with_etag(status, &campaign))
-}
-
-/// A number like 1e400 is JSON all the same, but nothing that any field could hold.
-fn unreadable(error: &serde_json::Error) -> Problem {
-    let message = error.to_string();
-    if message.starts_with("number out of range") {
-        Problem { errors: vec![FieldError::new("", message)], ..Problem::new(Refusal::InvalidInput) }
-    } else {
-        Problem::new(Refusal::MalformedInput)
-    }
 }
 
 async fn delete(

@@ -47,20 +47,45 @@ pub(super) fn optional<T>(
     }
 }
 
-/// How many items a page shall have.
-pub(super) fn limit(query: &str, errors: &mut Vec<FieldError>) -> u32 {
-    let parse = |text: &str| natural(text).filter(|limit| (1..=LARGEST_LIMIT).contains(limit));
-    optional(query, errors, ("limit", "an integer from 1 to 100"), parse).unwrap_or(DEFAULT_LIMIT)
-}
-
-/// Where the page before this one ended; none for the first page.
-pub(super) fn cursor<T>(query: &str, errors: &mut Vec<FieldError>, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-    optional(query, errors, ("cursor", "a next_cursor of an earlier page"), parse)
-}
-
 /// A number in plain digits.
 pub(super) fn natural<T: FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Which page of a list is asked for.
+#[derive(Debug)]
+pub(super) struct Page<C> {
+    /// Most items on it.
+    limit: u32,
+    /// Where the page before it ended; none for the first page.
+    pub(super) after: Option<C>,
+}
+
+/// Reads `limit` and `cursor`.
+pub(super) fn page<C>(
+    query: &str,
+    errors: &mut Vec<FieldError>,
+    parse_cursor: impl FnOnce(&str) -> Option<C>,
+) -> Page<C> {
+    let parse_limit = |text: &str| natural(text).filter(|limit| (1..=LARGEST_LIMIT).contains(limit));
+    let limit = optional(query, errors, ("limit", "an integer from 1 to 100"), parse_limit).unwrap_or(DEFAULT_LIMIT);
+    let after = optional(query, errors, ("cursor", "a next_cursor of an earlier page"), parse_cursor);
+    Page { limit, after }
+}
+
+impl<C> Page<C> {
+    /// How many items to ask for: one more than is shown tells whether there is a next page.
+    pub(super) fn asked(&self) -> u32 {
+        self.limit + 1
+    }
+
+    /// The items to show, and the cursor of the last one if there is a next page.
+    pub(super) fn cut<T>(&self, mut items: Vec<T>, cursor: impl FnOnce(&T) -> String) -> (Vec<T>, Option<String>) {
+        let has_more = items.len() > self.limit as usize;
+        items.truncate(self.limit as usize);
+        let next_cursor = items.last().filter(|_| has_more).map(cursor);
+        (items, next_cursor)
+    }
 }
 
 #[cfg(test)]

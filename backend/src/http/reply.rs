@@ -42,16 +42,24 @@ pub(super) struct CouponBody {
     discount: Discount,
     min_order_amount: u64,
     currency: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redeemed_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    voided_at: Option<String>,
+}
+
+/// An instant in the zone of a campaign.
+pub(super) fn local(catalog: &Catalog, campaign: &CampaignId, instant: DateTime<Utc>) -> String {
+    match catalog.get(campaign) {
+        Some(campaign) => rfc3339(&campaign.schedule.local(instant.timestamp_millis())),
+        None => rfc3339(&instant.fixed_offset()),
+    }
 }
 
 impl CouponBody {
     /// Times are in the zone of the coupon's campaign.
     pub(super) fn new(coupon: &Coupon, catalog: &Catalog) -> Self {
-        let campaign = catalog.get(&coupon.campaign);
-        let local = |instant: DateTime<Utc>| match &campaign {
-            Some(campaign) => rfc3339(&campaign.schedule.local(instant.timestamp_millis())),
-            None => rfc3339(&instant.fixed_offset()),
-        };
+        let local = |instant| local(catalog, &coupon.campaign, instant);
         Self {
             code: coupon.code.to_string(),
             campaign: coupon.campaign.clone(),
@@ -63,6 +71,8 @@ impl CouponBody {
             discount: coupon.terms.discount,
             min_order_amount: coupon.terms.min_order_amount,
             currency: coupon.terms.currency.clone(),
+            redeemed_at: coupon.redeemed_at.map(local),
+            voided_at: coupon.voided_at.map(local),
         }
     }
 

@@ -153,7 +153,6 @@ async fn the_public_listener_has_these_routes_and_no_other() {
             "/internal/v1/edge/sync",
             "/metrics",
             "/readyz",
-            "/v1/coupons/7K3M9QZ2WX4T/redeem",
         ] {
             let reply = ask("GET", path).await;
             assert_eq!((reply.status.as_u16(), reply.told()), (404, "not_found"), "{path}");
@@ -165,6 +164,7 @@ async fn the_public_listener_has_these_routes_and_no_other() {
             ("PUT", "/v1/coupon/issue", "POST"),
             ("POST", "/v1/coupon/count", "GET,HEAD"),
             ("DELETE", "/v1/coupons", "GET,HEAD"),
+            ("GET", "/v1/coupons/7K3M9QZ2WX4T/redeem", "POST"),
         ] {
             let reply = ask(method, path).await;
             assert_eq!((reply.status.as_u16(), reply.told()), (405, "method_not_allowed"), "{path}");

@@ -19,7 +19,12 @@ async fn reservation(world: &World, name: &str, number: u64, epoch: i64) -> Rese
         issued_at: now,
         redeemable_from: now,
         redeemable_until: now,
-        terms: Terms { discount: Discount::Amount { value: 1 }, min_order_amount: 0, currency: "KRW".to_owned() },
+        terms: Terms {
+            discount: Discount::Amount { value: 1 },
+            min_order_amount: 0,
+            currency: "KRW".to_owned(),
+            vendor: None,
+        },
         version: 1,
     }
 }

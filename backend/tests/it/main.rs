@@ -14,6 +14,8 @@ mod failures;
 #[cfg(test)]
 mod issue;
 #[cfg(test)]
+mod listing;
+#[cfg(test)]
 mod operator;
 #[cfg(test)]
 mod operators;
@@ -22,7 +24,11 @@ mod process;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod redeem;
+#[cfg(test)]
 mod scripts;
+#[cfg(test)]
+mod settle;
 #[cfg(test)]
 mod sync;
 #[cfg(test)]

@@ -184,7 +184,11 @@ impl World {
     }
 
     pub(crate) async fn admin(&self, at: usize, method: Method, path: &str, body: Option<&Value>) -> Reply {
-        let url = format!("{}/admin/v1/campaigns{path}", self.backends[at].ops);
+        self.operate(at, method, &format!("/admin/v1/campaigns{path}"), body).await
+    }
+
+    pub(crate) async fn operate(&self, at: usize, method: Method, path: &str, body: Option<&Value>) -> Reply {
+        let url = format!("{}{path}", self.backends[at].ops);
         let mut request = self.http.request(method, url).bearer_auth(ADMIN_TOKEN);
         if let Some(body) = body {
             request = request.json(body);

@@ -132,26 +132,23 @@ impl Change {
         self.postgres.within(drawing.fetch_one(&mut *self.transaction)).await
     }
 
-    /// A currency in which another campaign of this vendor is, if it is not this one.
+    /// The currency that this vendor has, if it is not this one.
     ///
     /// # Errors
     /// If PostgreSQL does not answer.
     pub async fn other_currency(&mut self, vendor: &str, currency: &str) -> Result<Option<String>, DatabaseError> {
         self.postgres
             .within(async {
-                // Two new campaigns of a vendor must not miss each other.
+                // Two first campaigns of a vendor must not miss each other.
                 sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('vendor ' || $1, 0))")
                     .bind(vendor)
                     .execute(&mut *self.transaction)
                     .await?;
-                sqlx::query_scalar(
-                    "SELECT currency FROM campaigns WHERE vendor = $1 AND currency <> $2 AND id <> $3 LIMIT 1",
-                )
-                .bind(vendor)
-                .bind(currency)
-                .bind(self.id.as_str())
-                .fetch_optional(&mut *self.transaction)
-                .await
+                sqlx::query_scalar("SELECT currency FROM vendors WHERE id = $1 AND currency <> $2")
+                    .bind(vendor)
+                    .bind(currency)
+                    .fetch_optional(&mut *self.transaction)
+                    .await
             })
             .await
     }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
+use doorbuster_domain::redemption::Promise;
 use sqlx::FromRow;
 use sqlx::types::Json;
 
@@ -51,6 +52,23 @@ pub struct Coupon {
     pub redeemable_until: DateTime<Utc>,
     /// What it is worth.
     pub terms: Terms,
+    /// When it was redeemed, if it was.
+    pub redeemed_at: Option<DateTime<Utc>>,
+    /// When it was voided, if it was.
+    pub voided_at: Option<DateTime<Utc>>,
+}
+
+impl Coupon {
+    /// What it promises.
+    #[must_use]
+    pub fn promise(&self) -> Promise {
+        Promise {
+            from_ms: self.redeemable_from.timestamp_millis(),
+            until_ms: self.redeemable_until.timestamp_millis(),
+            min_order_amount: self.terms.min_order_amount,
+            discount: self.terms.discount,
+        }
+    }
 }
 
 /// What became of one reservation; see `commit_coupons` in the migrations.
@@ -102,7 +120,7 @@ struct CommitRow {
 }
 
 #[derive(FromRow)]
-struct CouponRow {
+pub(super) struct CouponRow {
     code: String,
     campaign: String,
     round: NaiveDate,
@@ -111,10 +129,12 @@ struct CouponRow {
     redeemable_from: DateTime<Utc>,
     redeemable_until: DateTime<Utc>,
     terms: Json<Terms>,
+    pub(super) redeemed_at: Option<DateTime<Utc>>,
+    pub(super) voided_at: Option<DateTime<Utc>>,
 }
 
 impl CouponRow {
-    fn into_coupon(self) -> Result<Coupon, DatabaseError> {
+    pub(super) fn into_coupon(self) -> Result<Coupon, DatabaseError> {
         Ok(Coupon {
             code: CouponCode::parse(&self.code).map_err(|_| DatabaseError::Unreadable("coupon code"))?,
             campaign: CampaignId::parse(&self.campaign).map_err(|_| DatabaseError::Unreadable("campaign id"))?,
@@ -124,6 +144,8 @@ impl CouponRow {
             redeemable_from: self.redeemable_from,
             redeemable_until: self.redeemable_until,
             terms: self.terms.0,
+            redeemed_at: self.redeemed_at,
+            voided_at: self.voided_at,
         })
     }
 }
@@ -140,6 +162,9 @@ impl CommitRow {
                 redeemable_from: self.redeemable_from?,
                 redeemable_until: self.redeemable_until?,
                 terms: self.terms?,
+                // A batch asks for what was just issued; whoever shows a coupon that is older looks it up.
+                redeemed_at: None,
+                voided_at: None,
             };
             row.into_coupon().map(Box::new).ok()
         };
@@ -156,7 +181,11 @@ impl CommitRow {
     }
 }
 
-const COUPON: &str = "code, campaign, round, number, issued_at, redeemable_from, redeemable_until, terms";
+const COUPONS: &str = "
+    SELECT coupons.code, campaign, round, number, issued_at, redeemable_from, redeemable_until, terms, redeemed_at, voided_at
+      FROM coupons
+      LEFT JOIN redemptions ON redemptions.code = coupons.code
+      LEFT JOIN voids ON voids.code = coupons.code";
 
 impl Postgres {
     /// Commits reservations of one round in one round trip and one transaction. Safe to repeat.
@@ -199,11 +228,9 @@ impl Postgres {
     /// # Errors
     /// If PostgreSQL does not answer.
     pub async fn coupon(&self, user: &UserId, code: CouponCode) -> Result<Option<Coupon>, DatabaseError> {
-        let query = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "SELECT {COUPON} FROM coupons WHERE code = $1 AND user_id = $2"
-        )))
-        .bind(code.as_str())
-        .bind(user.as_str());
+        let query = sqlx::query_as(sqlx::AssertSqlSafe(format!("{COUPONS} WHERE coupons.code = $1 AND user_id = $2")))
+            .bind(code.as_str())
+            .bind(user.as_str());
         let row: Option<CouponRow> = self.within(query.fetch_optional(&self.pool)).await?;
         row.map(CouponRow::into_coupon).transpose()
     }
@@ -219,7 +246,7 @@ impl Postgres {
         round: RoundId,
     ) -> Result<Option<Coupon>, DatabaseError> {
         let query = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "SELECT {COUPON} FROM coupons WHERE user_id = $1 AND campaign = $2 AND round = $3"
+            "{COUPONS} WHERE user_id = $1 AND campaign = $2 AND round = $3"
         )))
         .bind(user.as_str())
         .bind(campaign.as_str())
@@ -241,10 +268,10 @@ impl Postgres {
     ) -> Result<Vec<Coupon>, DatabaseError> {
         let after_at = after.and_then(|cursor| DateTime::from_timestamp_micros(cursor.issued_us));
         let query = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "SELECT {COUPON} FROM coupons
+            "{COUPONS}
               WHERE user_id = $1 AND ($2::text IS NULL OR campaign = $2)
-                AND ($3::timestamptz IS NULL OR (issued_at, code) < ($3, $4))
-              ORDER BY issued_at DESC, code DESC LIMIT $5"
+                AND ($3::timestamptz IS NULL OR (issued_at, coupons.code) < ($3, $4))
+              ORDER BY issued_at DESC, coupons.code DESC LIMIT $5"
         )))
         .bind(user.as_str())
         .bind(campaign.map(CampaignId::as_str))

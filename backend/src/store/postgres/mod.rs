@@ -5,7 +5,9 @@ mod campaigns;
 mod coupons;
 mod failures;
 mod ledger;
+mod redemptions;
 mod rounds;
+mod vendors;
 
 use std::time::Duration;
 
@@ -20,7 +22,9 @@ pub use campaigns::{CampaignRow, Change, Deleted};
 pub use coupons::{Commit, Coupon, Cursor, Outcome, Reservation};
 pub use failures::{Failure, FailureFilter};
 pub use ledger::{Ledger, Row};
+pub use redemptions::{LockedCoupon, Redemption, Voiding};
 pub use rounds::{Opened, RecentRound};
+pub use vendors::{LedgerEntry, LockedVendor, Payout, Vendor};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
