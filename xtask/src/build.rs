@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+use doorbuster_e2e::Programs;
 
 use crate::checkout::Checkout;
 use crate::console::{run, step};
 use crate::exports;
+use crate::setup;
 use crate::setup::wasm::{Compiler, debian_cargo};
 
 /// How much the native build is optimised.
@@ -18,6 +20,19 @@ pub(crate) enum Profile {
     Dev,
     /// Quick to run.
     Release,
+}
+
+/// Finds the servers of a stack, installing what is missing, and builds our own parts.
+pub(crate) fn programs(checkout: &Checkout, profile: Profile) -> anyhow::Result<Programs> {
+    let servers = setup::servers(checkout)?;
+    let compiler = setup::wasm::compiler(checkout)?;
+    Ok(Programs {
+        backend: backend(checkout, profile)?,
+        filter_wasm: filter(checkout, compiler)?,
+        envoy: servers.envoy,
+        redis_server: servers.redis_server,
+        postgres_bin: servers.postgres_bin,
+    })
 }
 
 /// Builds the backend and returns its binary.

@@ -14,7 +14,6 @@ use doorbuster_e2e::Programs;
 
 use crate::build::{self, Profile};
 use crate::checkout::Checkout;
-use crate::setup;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
@@ -39,13 +38,5 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
 
 /// Finds the servers and builds our own parts as they ship.
 fn programs(checkout: &Checkout) -> anyhow::Result<Programs> {
-    let servers = setup::servers(checkout)?;
-    let compiler = setup::wasm::compiler(checkout)?;
-    Ok(Programs {
-        backend: build::backend(checkout, Profile::Release)?,
-        filter_wasm: build::filter(checkout, compiler)?,
-        envoy: servers.envoy,
-        redis_server: servers.redis_server,
-        postgres_bin: servers.postgres_bin,
-    })
+    build::programs(checkout, Profile::Release)
 }

@@ -10,9 +10,9 @@ use super::dice::Dice;
 use super::record::{Answer, Record};
 
 /// Clients at work at the same time.
-const CLIENTS: u64 = 40;
-/// Nobody waits longer for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CLIENTS: u64 = 64;
+/// Nobody waits longer for an answer; a gateway gives up on a backend after 4 s.
+const PATIENCE: Duration = Duration::from_secs(6);
 /// Somebody who hangs up does it within this, milliseconds.
 const HANGS_UP_WITHIN_MS: u64 = 30;
 /// How often the location of a pending coupon is looked at, and how long apart.
@@ -26,6 +26,8 @@ pub(super) struct Crowd<'a> {
     pub(super) gateways: &'a [String],
     pub(super) campaign: &'a str,
     pub(super) record: &'a Record,
+    /// Whether the user of this program wants to stop.
+    pub(super) interrupted: &'a AtomicBool,
 }
 
 impl Crowd<'_> {
@@ -124,7 +126,7 @@ impl Crowd<'_> {
     }
 
     fn claims(&self, gateway: &str, user: &str, deadline: Instant) -> bool {
-        while Instant::now() < deadline {
+        while Instant::now() < deadline && !self.interrupted.load(Ordering::Relaxed) {
             match self.ask(gateway, user, PATIENCE) {
                 Some(Answer::Final) => return true,
                 Some(Answer::Pending { .. } | Answer::AskAgain) => {}

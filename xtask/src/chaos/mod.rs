@@ -23,7 +23,6 @@ use crate::audit;
 use crate::build::{self, Profile};
 use crate::checkout::Checkout;
 use crate::console::{interrupt_flag, step};
-use crate::setup;
 use crowd::Crowd;
 use director::Director;
 use record::Record;
@@ -32,7 +31,11 @@ use verdict::{Totals, Verdict};
 
 const CAMPAIGN: &str = "chaos";
 
-/// What is left for the claims after a storm that nothing disturbed, as a part of what the storm could take.
+/// Different users of a storm, for each of its seconds: not more than a stack under fire can serve, so that most have
+/// asked more than once.
+const USERS_PER_SECOND: u64 = 30;
+
+/// One coupon more than there are users in the storm, for so many of them: it cannot take everything.
 const LEFT_OVER: u64 = 10;
 
 /// By the contract each reservation is committed or given back within this time of everything being up.
@@ -83,16 +86,8 @@ impl Options {
 /// Lets chaos loose on a stack of its own.
 pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<ExitCode> {
     checkout.create_private()?;
-    let servers = setup::servers(checkout)?;
-    let compiler = setup::wasm::compiler(checkout)?;
     let profile = if options.release { Profile::Release } else { Profile::Dev };
-    let programs = Programs {
-        backend: build::backend(checkout, profile)?,
-        filter_wasm: build::filter(checkout, compiler)?,
-        envoy: servers.envoy,
-        redis_server: servers.redis_server,
-        postgres_bin: servers.postgres_bin,
-    };
+    let programs = build::programs(checkout, profile)?;
     // From here on, Ctrl-C must not end us before the servers are stopped and their files removed.
     let interrupted = interrupt_flag()?;
     let mut totals = Totals::default();
@@ -178,13 +173,12 @@ impl Plan {
     }
 
     fn judge(&self, stack: &mut Stack, backend: &Path, interrupted: &AtomicBool) -> anyhow::Result<Verdict> {
-        // The storm alone must not be able to take everything.
-        let users = (self.rate * self.storm.as_secs()).max(1);
+        let users = (USERS_PER_SECOND * self.storm.as_secs()).max(1);
         let quota = users + users / LEFT_OVER + 1;
         stack.announce(CAMPAIGN, &open_all_day(quota))?;
         let gateways: Vec<String> = (0..self.gateways.into()).map(|index| stack.url(index)).collect();
         let record = Record::default();
-        let crowd = Crowd { gateways: &gateways, campaign: CAMPAIGN, record: &record };
+        let crowd = Crowd { gateways: &gateways, campaign: CAMPAIGN, record: &record, interrupted };
 
         let storm_ms = u64::try_from(self.storm.as_millis()).unwrap_or(u64::MAX);
         let cast = Cast::new(self.gateways, self.backends, stack.proxies().map(ToOwned::to_owned).collect());
@@ -209,6 +203,7 @@ impl Plan {
         step(&format!("{claimants} fresh users claim the {} coupons left", quota.saturating_sub(in_the_storm)));
         let unanswered = crowd.claim(claimants, Instant::now() + LONGEST_CLAIM);
 
+        ensure!(!interrupted.load(Ordering::Relaxed), "interrupted");
         let audit = audit::with_sightings(backend, stack, CAMPAIGN, &record.sightings())?;
         Ok(Verdict { faults, ended_by_themselves, record, quota, in_the_storm, settled_in, unanswered, audit })
     }

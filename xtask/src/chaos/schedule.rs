@@ -9,7 +9,7 @@ use super::dice::Dice;
 /// The crowd is at work before the first fault comes.
 const FIRST_MS: u64 = 1_000;
 /// Between the beginnings of two faults.
-const PAUSE_MS: RangeInclusive<u64> = 200..=1_600;
+const PAUSE_MS: RangeInclusive<u64> = 400..=2_200;
 /// What was hit is left alone for so long afterwards: it shall also be at work.
 const REST_MS: u64 = 400;
 /// A fault shorter than this is none.

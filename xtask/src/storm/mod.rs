@@ -7,8 +7,8 @@ mod verdict;
 use std::process::ExitCode;
 
 use clap::Args;
+use doorbuster_e2e::Stack;
 use doorbuster_e2e::operator::open_all_day;
-use doorbuster_e2e::{Programs, Stack};
 
 use crate::audit;
 use crate::build::{self, Profile};
@@ -60,17 +60,9 @@ fn share(text: &str) -> Result<f64, String> {
 /// Starts a private stack, lets the crowd loose, and judges.
 pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<ExitCode> {
     checkout.create_private()?;
-    let servers = setup::servers(checkout)?;
     let k6 = setup::k6(checkout)?;
-    let compiler = setup::wasm::compiler(checkout)?;
     let profile = if options.release { Profile::Release } else { Profile::Dev };
-    let programs = Programs {
-        backend: build::backend(checkout, profile)?,
-        filter_wasm: build::filter(checkout, compiler)?,
-        envoy: servers.envoy,
-        redis_server: servers.redis_server,
-        postgres_bin: servers.postgres_bin,
-    };
+    let programs = build::programs(checkout, profile)?;
     // From here on, Ctrl-C must not end us before the servers are stopped and their files removed.
     let interrupted = interrupt_flag()?;
     let backend = programs.backend.clone();
