@@ -68,8 +68,12 @@ pub struct Config {
     pub ops_addr: SocketAddr,
     /// PostgreSQL.
     pub database_url: Secret,
+    /// Certificates in PEM that PostgreSQL's must be signed by.
+    pub database_ca: Option<Vec<u8>>,
     /// Redis.
     pub redis_url: Secret,
+    /// Certificates in PEM that Redis's must be signed by.
+    pub redis_ca: Option<Vec<u8>>,
     /// First part of every Redis key.
     pub redis_prefix: String,
     /// Operators and their bearer tokens: the owner of `admin_token`, and those of `operator_tokens`.
@@ -144,7 +148,9 @@ impl Config {
             public_addr: keys.address("public_addr", "127.0.0.1:8000")?,
             ops_addr: keys.address("ops_addr", "127.0.0.1:8001")?,
             database_url: keys.url("database_url", "postgres://127.0.0.1:5432/doorbuster", Postgres::is_url)?,
+            database_ca: keys.certificates("database_ca_file")?,
             redis_url: keys.url("redis_url", "redis://127.0.0.1:6379", Redis::is_url)?,
+            redis_ca: keys.certificates("redis_ca_file")?,
             redis_prefix: keys.prefix("redis_prefix", "doorbuster")?,
             operators: keys.operators()?,
             edge_token: keys.token("edge_token")?,
@@ -175,6 +181,9 @@ impl Config {
         if let Some(owner) = self.operators.identify(self.edge_token.expose().as_bytes()) {
             let message = format!("is the token of the operator {:?}, too; give gateways one of their own", owner.name);
             return Err(ConfigError::new("edge_token", message));
+        }
+        if self.redis_ca.is_some() && !Redis::is_tls(self.redis_url.expose()) {
+            return Err(ConfigError::new("redis_ca_file", "has no use: redis_url does not begin with rediss://"));
         }
         if self.ops_addr == self.public_addr && self.ops_addr.port() != 0 {
             let address = self.ops_addr;
@@ -270,6 +279,18 @@ impl Keys {
             Ok(Secret(text))
         } else {
             Err(ConfigError::new(field, format!("is no URL such as {example}")))
+        }
+    }
+
+    /// A file of certificates in PEM. Whether they make sense shows when a connection is prepared.
+    fn certificates(&mut self, field: &str) -> Result<Option<Vec<u8>>, ConfigError> {
+        let Some(path) = self.take(field)?.filter(|path| !path.is_empty()) else { return Ok(None) };
+        let pem = std::fs::read_to_string(&path)
+            .map_err(|error| ConfigError::new(field, format!("{path} cannot be read: {error}")))?;
+        if pem.contains("-----BEGIN CERTIFICATE-----") {
+            Ok(Some(pem.into_bytes()))
+        } else {
+            Err(ConfigError::new(field, format!("{path} holds no certificate in PEM")))
         }
     }
 
@@ -485,6 +506,8 @@ mod tests {
             ("client_redeem = 'yes'", "client_redeem: \"yes\" is neither"),
             ("ticket = 'maybe'", "ticket: \"maybe\" is none of"),
             ("ticket = 'require'", "ticket_secret: is missing"),
+            ("database_ca_file = '/nowhere'", "database_ca_file: /nowhere cannot be read: No such file"),
+            ("redis_ca_file = '/dev/null'", "redis_ca_file: /dev/null holds no certificate"),
             ("ticket_secret = 'hunter2'", "ticket_secret: must be at least 16"),
             ("operator_tokens = 'ann'", "operator_tokens: must be tables"),
             ("[[operator_tokens]]\nname = 'ann'\nrole = 'viewer'", "operator_tokens: must be tables"),
@@ -508,7 +531,7 @@ mod tests {
         for (name, value) in [
             ("database_url", "mysql://u:hunter2@h"),
             ("database_url", "postgres://u:hunter2@h:port/d"),
-            ("redis_url", "rediss://u:hunter2@h"),
+            ("redis_url", "rediss://u:hunter2@h:port"),
             ("redis_url", "redis://u:hunter2@h:port"),
         ] {
             let error = parse("", &[(&format!("DOORBUSTER_{}", name.to_uppercase()), value)]).unwrap_err();

@@ -70,11 +70,14 @@ impl Listeners {
 /// # Errors
 /// If the database cannot be had, or a listener breaks.
 pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) -> anyhow::Result<()> {
-    let postgres = Postgres::new(config.database_url.expose(), config.database_pool, config.postgres_timeout)?;
+    let (url, ca) = (config.database_url.expose(), config.database_ca.as_deref());
+    let postgres = Postgres::new(url, ca, config.database_pool, config.postgres_timeout).context("database_url")?;
     let Some(migrated) = stop.run_until_cancelled(postgres.migrate()).await else { return Ok(()) };
     migrated.context("database_url: the schema cannot be brought up to date")?;
 
-    let redis = Arc::new(Redis::new(config.redis_url.expose(), &config.redis_prefix, config.redis_timeout)?);
+    let (url, ca) = (config.redis_url.expose(), config.redis_ca.as_deref());
+    let redis = Redis::new(url, ca, &config.redis_prefix, config.redis_timeout).context("redis_url, redis_ca_file")?;
+    let redis = Arc::new(redis);
     let clock = Arc::new(Clock::default());
     let catalog = Arc::new(Catalog::new(postgres.clone()));
     let changes = Arc::new(Changes::new(postgres.clone(), Arc::clone(&redis), Arc::clone(&catalog)));

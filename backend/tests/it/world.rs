@@ -155,11 +155,11 @@ impl World {
 
     /// The store behind the backends, for a test that plays a backend.
     pub(crate) fn redis(&self) -> Redis {
-        Redis::new(&self.redis_url, &self.name, Duration::from_secs(2)).unwrap()
+        Redis::new(&self.redis_url, None, &self.name, Duration::from_secs(2)).unwrap()
     }
 
     pub(crate) fn postgres(&self) -> Postgres {
-        Postgres::new(&self.database_url, 4, Duration::from_secs(2)).unwrap()
+        Postgres::new(&self.database_url, None, 4, Duration::from_secs(2)).unwrap()
     }
 
     /// What a restart without its file does to Redis, for this world's keys alone.

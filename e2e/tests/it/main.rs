@@ -8,6 +8,8 @@ mod clocks;
 #[cfg(test)]
 mod edge;
 #[cfg(test)]
+mod encrypted;
+#[cfg(test)]
 mod gateway_alone;
 #[cfg(test)]
 mod hostile;

@@ -12,24 +12,7 @@ use doorbuster_e2e::redis::Redis;
 use doorbuster_e2e::server::Running;
 use doorbuster_e2e::{Programs, Proxy};
 
-use crate::support::eventually;
-
-/// A folder that goes away with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("doorbuster-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _left_behind = fs::remove_dir_all(&self.0);
-    }
-}
+use crate::support::{Folder, eventually};
 
 #[test]
 fn postgres_keeps_its_rows_over_kill_9() {
@@ -37,11 +20,11 @@ fn postgres_keeps_its_rows_over_kill_9() {
     let programs = Programs::from_env().unwrap();
     let postgres = Postgres {
         bin: programs.postgres_bin.clone(),
-        home: folder.0.join("postgres"),
+        home: folder.path().join("postgres"),
         port: free_port().unwrap(),
         password: "only for this test".replace(' ', "-"),
     };
-    postgres_survives(&postgres, &folder.0);
+    postgres_survives(&postgres, folder.path());
 }
 
 fn postgres_survives(postgres: &Postgres, logs: &Path) {
@@ -72,7 +55,7 @@ fn postgres_survives(postgres: &Postgres, logs: &Path) {
 fn redis_keeps_its_keys_over_a_kill() {
     let folder = Folder::new("redis-kept");
     let program = Programs::from_env().unwrap().redis_server;
-    let redis = Redis { program, data: folder.0.join("redis"), port: free_port().unwrap() };
+    let redis = Redis { program, data: folder.path().join("redis"), port: free_port().unwrap() };
     let command = |line: &str| {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
@@ -81,7 +64,7 @@ fn redis_keeps_its_keys_over_a_kill() {
         stream.read_to_string(&mut answer).unwrap();
         answer
     };
-    let mut running = Running::start(Box::new(redis.clone()), &folder.0).unwrap();
+    let mut running = Running::start(Box::new(redis.clone()), folder.path()).unwrap();
     assert!(command("SET kept 7").starts_with("+OK"));
     running.kill();
     running.restart().unwrap();
@@ -95,8 +78,9 @@ fn a_server_that_cannot_start_says_why() {
     let program = Programs::from_env().unwrap().redis_server;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let redis = Redis { program, data: folder.0.join("redis"), port };
-    let error = Running::start(Box::new(redis), &folder.0).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    let redis = Redis { program, data: folder.path().join("redis"), port };
+    let error =
+        Running::start(Box::new(redis), folder.path()).err().map(|error| format!("{error:#}")).unwrap_or_default();
     assert!(error.contains("redis ended") && error.contains("Address already in use"), "{error}");
 }
 
@@ -104,7 +88,7 @@ fn a_server_that_cannot_start_says_why() {
 #[test]
 fn a_server_outlives_the_thread_that_started_it() {
     let folder = Folder::new("outlives");
-    let log = folder.0.join("sleep.log");
+    let log = folder.path().join("sleep.log");
     let launch = Launch::new("sleep").args(["60"]);
     let mut process = std::thread::spawn(move || Process::spawn(&launch, &log)).join().unwrap().unwrap();
     // A signal sent at the thread's end would have arrived by the time a second process has come and gone.
@@ -132,11 +116,11 @@ fn a_server_dies_with_the_process_that_started_it() {
     let folder = Folder::new("orphan");
     let mut parent = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "servers::a_server_dies_with_the_process_that_started_it"])
-        .env(PARENT, &folder.0)
+        .env(PARENT, folder.path())
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let pid_file = folder.0.join("pid");
+    let pid_file = folder.path().join("pid");
     eventually(Duration::from_secs(10), "the parent to start a server", || pid_file.exists());
     let server = PathBuf::from("/proc").join(fs::read_to_string(&pid_file).unwrap());
     eventually(Duration::from_secs(5), "the server to be itself", || {

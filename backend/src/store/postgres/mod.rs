@@ -14,7 +14,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::error::ErrorKind;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use tokio::time::Instant;
 
 pub use audit_log::{Entry, Record};
@@ -112,12 +112,16 @@ impl Postgres {
         known && text.parse::<PgConnectOptions>().is_ok()
     }
 
-    /// Prepares connections, which are made when needed.
+    /// Prepares connections, which are made when needed. `ca`: certificates in PEM, one of which must have signed the
+    /// server's; the server must then prove who it is, whatever the URL's `sslmode`.
     ///
     /// # Errors
     /// If the URL makes no sense.
-    pub fn new(url: &str, connections: u32, deadline: Duration) -> Result<Self, DatabaseError> {
-        let options: PgConnectOptions = url.parse()?;
+    pub fn new(url: &str, ca: Option<&[u8]>, connections: u32, deadline: Duration) -> Result<Self, DatabaseError> {
+        let mut options: PgConnectOptions = url.parse()?;
+        if let Some(ca) = ca {
+            options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(ca.to_vec());
+        }
         let options = options.application_name("doorbuster").options([
             ("statement_timeout", deadline.as_millis().to_string().as_str()),
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
@@ -168,9 +172,12 @@ impl Postgres {
     /// # Errors
     /// If it cannot be made.
     pub async fn listen(&self) -> Result<PgListener, DatabaseError> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
-        listener.listen("doorbuster_campaigns").await?;
-        Ok(listener)
+        self.within(async {
+            let mut listener = PgListener::connect_with(&self.pool).await?;
+            listener.listen("doorbuster_campaigns").await?;
+            Ok(listener)
+        })
+        .await
     }
 
     async fn within<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DatabaseError> {

@@ -13,7 +13,7 @@ mod totals;
 
 use std::time::Duration;
 
-use redis::{Client, Cmd, FromRedisValue, Pipeline, ScriptInvocation};
+use redis::{Client, Cmd, FromRedisValue, Pipeline, ScriptInvocation, TlsCertificates};
 
 pub use audit::Places;
 pub use clock::{Clock, Reading};
@@ -51,12 +51,25 @@ impl Redis {
         Client::open(text).is_ok()
     }
 
-    /// Prepares a connection, which is made by the first call.
+    /// Whether connections to this address are encrypted.
+    #[must_use]
+    pub fn is_tls(url: &str) -> bool {
+        url.starts_with("rediss://")
+    }
+
+    /// Prepares a connection, which is made by the first call. `ca`: certificates in PEM, one of which must have signed
+    /// the server's; without them, the system's are trusted.
     ///
     /// # Errors
-    /// If the URL makes no sense.
-    pub fn new(url: &str, prefix: &str, deadline: Duration) -> Result<Self, RedisError> {
-        Ok(Self { link: Link::new(Client::open(url)?), prefix: prefix.to_owned(), deadline })
+    /// If the URL or the certificates make no sense.
+    pub fn new(url: &str, ca: Option<&[u8]>, prefix: &str, deadline: Duration) -> Result<Self, RedisError> {
+        let client = match ca {
+            Some(ca) => {
+                Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) })?
+            }
+            None => Client::open(url)?,
+        };
+        Ok(Self { link: Link::new(client), prefix: prefix.to_owned(), deadline })
     }
 
     async fn invoke<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, RedisError> {
