@@ -37,6 +37,9 @@ use store::postgres::Postgres;
 use store::redis::{Clock, Redis};
 use telemetry::Metrics;
 
+/// Requests served at once on the operations listener: many times what gateways, operators and scrapers ask.
+const OPS_PLACES: usize = 256;
+
 /// What is under way at a shutdown has so long to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -114,6 +117,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
         postgres: postgres.clone(),
         metrics,
         places,
+        ops_places: Arc::new(Semaphore::new(OPS_PLACES)),
         failed_tries: FailedTries::default(),
         started: Instant::now(),
     });

@@ -9,9 +9,11 @@ use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
 use doorbuster_domain::refusal::Refusal;
+use tokio::sync::Semaphore;
 
 use super::App;
 use super::error::{self, Error};
+use crate::issuance::Place;
 
 /// No client request needs more.
 const LARGEST_BODY: usize = 4_096;
@@ -31,6 +33,20 @@ pub(super) async fn bounded(State(app): State<Arc<App>>, request: Request, next:
         .await
         .map_err(|_| error::ask_again())?
         .map_err(|_| Refusal::BodyTooLarge)?;
-    let _place = app.places.try_acquire().map_err(|_| error::ask_again())?;
-    Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
+    let place = take_place(&app.places)?;
+    let mut request = Request::from_parts(parts, Body::from(body));
+    // Handlers that leave work behind hand it on.
+    request.extensions_mut().insert(place.clone());
+    Ok(next.run(request).await)
+}
+
+/// The same for the operations listener, whose clients are trusted not to trickle.
+pub(super) async fn bounded_ops(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
+    let _place = take_place(&app.ops_places)?;
+    Ok(next.run(request).await)
+}
+
+fn take_place(places: &Arc<Semaphore>) -> Result<Place, Error> {
+    let permit = Arc::clone(places).try_acquire_owned().map_err(|_| error::ask_again())?;
+    Ok(Place::new(permit))
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use doorbuster_domain::id::CampaignId;
 use doorbuster_domain::notice::RESULT_HEADER;
 use doorbuster_domain::refusal::{Problem, Refusal};
@@ -17,7 +17,7 @@ use serde_json::json;
 use super::error::Error;
 use super::reply::CouponBody;
 use super::{App, bounds, coupons, redemptions, reply, ticket};
-use crate::issuance::{Answer, Reply};
+use crate::issuance::{Answer, Place, Reply};
 
 static RESULT: HeaderName = HeaderName::from_static(RESULT_HEADER);
 
@@ -37,7 +37,12 @@ fn campaign(app: &App, uri: &Uri) -> Result<CampaignId, Refusal> {
     request::campaign(uri.query().unwrap_or_default().as_bytes(), app.config.default_campaign.as_ref())
 }
 
-async fn issue(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+async fn issue(
+    State(app): State<Arc<App>>,
+    Extension(place): Extension<Place>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     app.metrics.issue_requests.inc();
     let campaign = match campaign(&app, &uri) {
         Ok(campaign) => campaign,
@@ -53,7 +58,7 @@ async fn issue(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Res
     {
         return unticketed.into_response();
     }
-    let Reply { answer, notice } = app.issuance.issue(&campaign, user).await;
+    let Reply { answer, notice } = app.issuance.issue(campaign, user, place).await;
     let mut response = match answer {
         Answer::Issued(coupon) => {
             app.metrics.issued.inc();

@@ -60,6 +60,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Places for requests on the public listener.
     pub places: Arc<Semaphore>,
+    /// Places for requests on the operations listener.
+    pub ops_places: Arc<Semaphore>,
     /// Tries at a token of the operations listener.
     pub failed_tries: FailedTries,
     /// When this process began to serve.
@@ -75,7 +77,8 @@ pub fn public_router(app: Arc<App>) -> Router {
 pub fn ops_router(app: Arc<App>) -> Router {
     let routers =
         operator::router(&app).merge(failures::router(&app)).merge(internal::router(&app)).merge(machine::router());
-    dressed(routers).with_state(app)
+    let bounded = routers.route_layer(middleware::from_fn_with_state(Arc::clone(&app), bounds::bounded_ops));
+    dressed(bounded.merge(machine::livez())).with_state(app)
 }
 
 fn dressed(router: Router<Arc<App>>) -> Router<Arc<App>> {

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::RoundKey;
 use super::progress::Progress;
+use super::{Place, RoundKey};
 use crate::store::postgres::{Coupon, DatabaseError, Fault, Outcome, Postgres, Reservation};
 use crate::store::redis::Redis;
 use crate::telemetry::Metrics;
@@ -82,6 +82,8 @@ impl From<Outcome> for Committed {
 struct Job {
     reservation: Reservation,
     reply: oneshot::Sender<Committed>,
+    /// Kept until the commit has ended, whoever still waits for it: what waits in the lanes is bounded.
+    _place: Option<Place>,
 }
 
 /// Closes a lane whose task panics, so that the next reservation opens another. Those that waited are swept.
@@ -119,10 +121,16 @@ impl Lanes {
         Self { postgres, redis, progress, metrics, tasks, waiting: Mutex::default() }
     }
 
-    /// Has a reservation committed. Submitting it twice does no harm.
-    pub(super) fn submit(self: &Arc<Self>, key: &RoundKey, reservation: Reservation) -> oneshot::Receiver<Committed> {
+    /// Has a reservation committed. Submitting it twice does no harm. Without a place: for whoever bounds by other means
+    /// how much is submitted at once.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        key: &RoundKey,
+        reservation: Reservation,
+        place: Option<Place>,
+    ) -> oneshot::Receiver<Committed> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { reservation, reply };
+        let job = Job { reservation, reply, _place: place };
         match self.waiting().entry(key.clone()) {
             Entry::Occupied(mut lane) => lane.get_mut().push(job),
             Entry::Vacant(lane) => {

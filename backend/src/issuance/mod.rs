@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doorbuster_domain::id::{CampaignId, RoundId};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 pub use request::{Answer, Reply};
@@ -46,6 +47,19 @@ pub struct Deadlines {
     pub sweep_after: Duration,
 }
 
+/// A place among the requests served at once. Everything that works for a request holds a copy; it is free again when the
+/// last of them is dropped.
+#[derive(Debug, Clone)]
+pub struct Place(#[expect(dead_code, reason = "held, never looked at")] Arc<OwnedSemaphorePermit>);
+
+impl Place {
+    /// Wraps what was taken from the bound.
+    #[must_use]
+    pub fn new(permit: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new(permit))
+    }
+}
+
 /// Everything that issuing needs. Holds no state that could not be lost.
 #[derive(Debug)]
 pub struct Issuance {
@@ -59,6 +73,7 @@ pub struct Issuance {
     progress: Arc<Progress>,
     lanes: Arc<Lanes>,
     hydrations: Arc<Hydrations>,
+    tasks: TaskTracker,
 }
 
 /// What [`Issuance`] works with.
@@ -95,7 +110,7 @@ impl Issuance {
             Arc::clone(&metrics),
             tasks.clone(),
         );
-        let hydrations = Hydrations::new(postgres.clone(), Arc::clone(&redis), Arc::clone(&metrics), tasks);
+        let hydrations = Hydrations::new(postgres.clone(), Arc::clone(&redis), Arc::clone(&metrics), tasks.clone());
         Self {
             redis,
             postgres,
@@ -107,6 +122,7 @@ impl Issuance {
             progress,
             lanes: Arc::new(lanes),
             hydrations: Arc::new(hydrations),
+            tasks,
         }
     }
 }

@@ -9,10 +9,11 @@ use doorbuster_domain::notice::{Notice, Outcome};
 use doorbuster_domain::refusal::{Problem, Refusal};
 use doorbuster_domain::schedule::{Phase, Round};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::hydration::Hydrated;
 use super::lanes::Committed;
-use super::{Issuance, RoundKey};
+use super::{Issuance, Place, RoundKey};
 use crate::campaign::Campaign;
 use crate::store::postgres::{Coupon, Reservation};
 use crate::store::redis::{Ask, Held, Verdict};
@@ -52,6 +53,7 @@ pub struct Reply {
 pub(super) struct Circumstances<'a> {
     pub(super) campaign: &'a CampaignId,
     pub(super) door: Door,
+    place: Option<Place>,
     known: Option<Arc<Campaign>>,
     round: Option<Round>,
     issued: u64,
@@ -68,7 +70,7 @@ pub(super) enum Door {
 
 impl<'a> Circumstances<'a> {
     pub(super) fn new(campaign: &'a CampaignId, door: Door) -> Self {
-        Self { campaign, door, known: None, round: None, issued: 0 }
+        Self { campaign, door, place: None, known: None, round: None, issued: 0 }
     }
 
     fn reply(&self, outcome: Outcome, answer: Answer) -> Reply {
@@ -125,9 +127,19 @@ enum Step {
 }
 
 impl Issuance {
-    /// Answers an issue request. `user` is looked at where the order of checks comes to it.
-    pub async fn issue(&self, campaign: &CampaignId, user: Result<UserId, Refusal>) -> Reply {
-        self.decide(Circumstances::new(campaign, Door::Client), user).await
+    /// Answers an issue request. `user` is looked at where the order of checks comes to it. What was begun is finished,
+    /// also when nobody waits for the answer any more: a client that goes away takes no commit with it.
+    pub async fn issue(self: &Arc<Self>, campaign: CampaignId, user: Result<UserId, Refusal>, place: Place) -> Reply {
+        let (this, id) = (Arc::clone(self), campaign.clone());
+        let issuing = async move {
+            let circumstances = Circumstances { place: Some(place), ..Circumstances::new(&id, Door::Client) };
+            this.decide(circumstances, user).await
+        };
+        match self.tasks.spawn(issuing.in_current_span()).await {
+            Ok(reply) => reply,
+            // It panicked.
+            Err(_) => Circumstances::new(&campaign, Door::Client).ask_again(Refusal::Unavailable),
+        }
     }
 
     pub(super) async fn decide(&self, mut circumstances: Circumstances<'_>, user: Result<UserId, Refusal>) -> Reply {
@@ -292,7 +304,7 @@ impl Issuance {
         until: Instant,
     ) -> Step {
         let Opening { campaign, round, key, closes_ms } = opening;
-        let answer = self.lanes.submit(key, reservation(campaign, &held));
+        let answer = self.lanes.submit(key, reservation(campaign, &held), circumstances.place.clone());
         let committed = match tokio::time::timeout_at(until, answer).await {
             Ok(Ok(committed)) => committed,
             Ok(Err(_)) | Err(_) => Committed::Unknown,

@@ -140,8 +140,10 @@ impl Issuance {
 
     /// Commits abandoned places. Another sweeper, or the place's own request, may do the same: the code decides.
     async fn take_up(&self, key: &RoundKey, campaign: &Campaign, abandoned: Vec<Held>) {
-        let submitted: Vec<_> =
-            abandoned.into_iter().map(|held| (self.lanes.submit(key, reservation(campaign, &held)), held)).collect();
+        let submitted: Vec<_> = abandoned
+            .into_iter()
+            .map(|held| (self.lanes.submit(key, reservation(campaign, &held), None), held))
+            .collect();
         for (answer, held) in submitted {
             let Ok(committed) = answer.await else { continue };
             if committed == Committed::Unknown {

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use doorbuster_backend::campaign::{Discount, Terms};
 use doorbuster_backend::store::postgres::{Fault, Outcome, Reservation};
+use doorbuster_backend::store::redis::Held;
 use doorbuster_domain::code::CouponCode;
 use serde_json::Value;
 
@@ -27,6 +28,12 @@ async fn reservation(world: &World, name: &str, number: u64, epoch: i64) -> Rese
         },
         version: 1,
     }
+}
+
+/// What the backend that holds a place would commit.
+pub(crate) async fn reservation_of(world: &World, held: &Held) -> Reservation {
+    let any = reservation(world, held.user.as_str(), held.number, held.epoch).await;
+    Reservation { code: held.code, ..any }
 }
 
 async fn epoch(world: &World) -> i64 {

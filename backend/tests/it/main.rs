@@ -10,6 +10,8 @@ mod client;
 #[cfg(test)]
 mod conflicts;
 #[cfg(test)]
+mod door;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod issue;
@@ -19,6 +21,8 @@ mod listing;
 mod operator;
 #[cfg(test)]
 mod operators;
+#[cfg(test)]
+mod pressure;
 #[cfg(test)]
 mod process;
 #[cfg(test)]

@@ -185,7 +185,7 @@ fn a_proxy_cuts_connections_and_loses_replies() {
 fn a_crash_and_a_freeze_reach_the_processes_that_a_server_has_started() {
     let folder = Folder::new("family");
     let launch = Launch::new("sh").args(["-c", "sleep 60 & wait"]);
-    let mut process = Process::spawn(&launch, &folder.0.join("sh.log")).unwrap();
+    let mut process = Process::spawn(&launch, &folder.path().join("sh.log")).unwrap();
     let parent = process.pid().to_string();
     // The fields behind the command: state, then parent.
     let fields = |pid: &str| -> Option<(String, String)> {
