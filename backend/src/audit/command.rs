@@ -72,8 +72,9 @@ async fn report(
     arguments: &Arguments,
     seen: Vec<Sighting>,
 ) -> anyhow::Result<Option<(RoundId, Report)>> {
-    let postgres = Postgres::new(config.database_url.expose(), 2, DEADLINE)?;
-    let redis = Redis::new(config.redis_url.expose(), &config.redis_prefix, DEADLINE)?;
+    let (database_ca, redis_ca) = (config.database_ca.as_deref(), config.redis_ca.as_deref());
+    let postgres = Postgres::new(config.database_url.expose(), database_ca, 2, DEADLINE)?;
+    let redis = Redis::new(config.redis_url.expose(), redis_ca, &config.redis_prefix, DEADLINE)?;
     let Some(campaign) = postgres.campaign(&arguments.campaign).await.context("the campaign cannot be read")? else {
         return Ok(None);
     };

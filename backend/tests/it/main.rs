@@ -18,6 +18,8 @@ mod issue;
 #[cfg(test)]
 mod listing;
 #[cfg(test)]
+mod operating;
+#[cfg(test)]
 mod operator;
 #[cfg(test)]
 mod operators;

@@ -28,8 +28,8 @@ sweep_after_ms = 50000";
 /// Deadlines for a test that runs into them, or waits for the sweeper.
 const HURRIED: &str = "commit_timeout_ms = 1000
 postgres_timeout_ms = 600
-redis_timeout_ms = 400
-sweep_after_ms = 2000";
+redis_timeout_ms = 1500
+sweep_after_ms = 3100";
 
 pub(crate) struct Backend {
     pub(crate) public: String,
