@@ -4,6 +4,7 @@
 //! if a 64-bit SipHash under a key nobody outside knows collides with one of the n in the table: about n x 2^-64.
 
 use std::hash::Hasher;
+use std::rc::Rc;
 
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
 use siphasher::sip::SipHasher13;
@@ -73,6 +74,48 @@ pub fn insert(shard: &mut Vec<u8>, hash: u64) {
     }
 }
 
+/// Winners that one worker has lately found in the table, so that those who keep asking cost no shared data. What it
+/// holds stays true: a coupon of a round is never taken back. Its size is constant, and who falls out is looked up again.
+#[derive(Debug, Clone)]
+pub struct Remembered(Rc<[u64]>);
+
+/// 4 KiB for each worker.
+const REMEMBERED: u64 = 512;
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self((0..REMEMBERED).map(|_| 0).collect())
+    }
+}
+
+impl Remembered {
+    /// Whether `hash` was found in the table a while ago.
+    #[must_use]
+    pub fn contains(&self, hash: u64) -> bool {
+        self.0.get(Self::place(hash)) == Some(&hash)
+    }
+
+    /// Remembers `hash`, in place of another one.
+    pub fn insert(&mut self, hash: u64) {
+        if let Some(place) = Rc::make_mut(&mut self.0).get_mut(Self::place(hash)) {
+            *place = hash;
+        }
+    }
+
+    fn place(hash: u64) -> usize {
+        usize::try_from(hash % REMEMBERED).unwrap_or_default()
+    }
+}
+
+/// For the model checker.
+#[cfg(test)]
+impl Remembered {
+    /// Those it holds, in an order that follows from them.
+    pub(crate) fn essence(&self) -> Vec<u64> {
+        self.0.iter().copied().filter(|hash| *hash != 0).collect()
+    }
+}
+
 fn set_start(hash: u64) -> usize {
     usize::try_from(hash % SETS).unwrap_or_default() * WAYS * HASH_BYTES
 }
@@ -113,6 +156,18 @@ mod tests {
         assert_eq!(filled(&shard), WAYS);
         assert!(!contains(&shard, same_set[0]));
         assert!(same_set[1..].iter().all(|hash| contains(&shard, *hash)));
+    }
+
+    #[test]
+    fn a_worker_remembers_as_many_as_it_has_places() {
+        let mut remembered = Remembered::default();
+        for hash in 1..=2 * REMEMBERED {
+            assert!(!remembered.contains(hash));
+            remembered.insert(hash);
+            assert!(remembered.contains(hash));
+        }
+        assert!(!remembered.contains(1) && remembered.contains(REMEMBERED + 1));
+        assert_eq!(remembered.essence().len() as u64, REMEMBERED);
     }
 
     #[test]

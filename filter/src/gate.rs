@@ -8,7 +8,7 @@ mod knowledge;
 mod report;
 mod tally;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
@@ -20,6 +20,7 @@ use self::campaign::{Campaign, Moment, Standing};
 use self::tally::Tally;
 use crate::config::Config;
 use crate::credits::{Admission, Clockwork, Ending, Ledger, Permit, Terms};
+use crate::duplicates::Remembered;
 use crate::host::SharedData;
 use crate::reply::Reply;
 use crate::state::{self, Duplicates, LedgerKey, Process};
@@ -39,7 +40,8 @@ pub struct Gate {
     clockwork: Clockwork,
     process: Process,
     duplicates: Duplicates,
-    campaigns: HashMap<CampaignId, Campaign>,
+    remembered: Remembered,
+    campaigns: BTreeMap<CampaignId, Campaign>,
     generation: u64,
     synced: Option<Synced>,
     /// This machine's clock at the last tick, Unix milliseconds.
@@ -96,9 +98,10 @@ impl Gate {
         let mut gate = Self {
             clockwork: Clockwork::new(&config.credits),
             duplicates: Duplicates::new(config.duplicates_bytes),
+            remembered: Remembered::default(),
             config,
             process,
-            campaigns: HashMap::new(),
+            campaigns: BTreeMap::new(),
             generation: 0,
             synced: None,
             tick_ms: now_ms,
@@ -134,11 +137,36 @@ impl Gate {
             Ok(id) => id,
             Err(refusal) => return Some(self.refuse_unknown(*refusal, None, 0)),
         };
+        let moment = self.last_tick();
+        self.campaigns.get_mut(id)?.refuse_at_once(&moment)
+    }
+
+    /// The answer to a winner who asks again, if this worker remembers that it has found him in the table. That the round
+    /// is sold out meanwhile, which comes before it, is noticed once per tick.
+    pub fn refuse_again(
+        &mut self,
+        campaign: &Result<CampaignId, Refusal>,
+        user: &Result<UserId, Refusal>,
+        shared: &dyn SharedData,
+    ) -> Option<Rc<Reply>> {
+        let (Ok(id), Ok(user)) = (campaign, user) else { return None };
+        let moment = self.last_tick();
+        let known = self.campaigns.get_mut(id)?;
+        let round = known.open_at_once(&moment)?;
+        let remembered = self.remembered.contains(self.process.hash_key.holder(id, round, user));
+        (remembered && !known.is_sold_out_this_tick(round, &moment, shared)).then(|| known.refuse_already_issued(round))
+    }
+
+    /// When the last tick was, for answers that need no better clock: within `uncertainty_ms` is whatever may have passed
+    /// since.
+    fn last_tick(&self) -> Moment {
         let clock = self.clock();
-        let now_ms = clock.at(self.tick_ms);
-        let stale = self.is_stale(self.tick_ms);
-        let slack_ms = TICK_SLACK_MS + clock.uncertainty_ms;
-        self.campaigns.get_mut(id)?.refuse_at_once(now_ms, self.tick_ms, slack_ms, stale)
+        Moment {
+            host_ms: self.tick_ms,
+            now_ms: clock.at(self.tick_ms),
+            uncertainty_ms: TICK_SLACK_MS + clock.uncertainty_ms,
+            stale: self.is_stale(self.tick_ms),
+        }
     }
 
     /// Decides a request that [`Gate::refuse_at_once`] let through. The order of the checks is the contract's.
@@ -169,20 +197,14 @@ impl Gate {
         match (standing, user) {
             (Standing::Refused(reply), _) => Decision::Refuse(reply),
             (Standing::Unknown, user) => self.decide_unknown(id, user, shared, host_ms, random),
-            (Standing::Unclear { .. } | Standing::Open { .. }, Err(refusal)) => {
-                let refusal = *refusal;
-                Decision::Refuse(match self.campaigns.get_mut(id) {
-                    Some(known) => known.refuse(refusal),
-                    None => self.refuse_unknown(refusal, Some(id), random),
-                })
-            }
+            (Standing::Unclear { .. }, Err(refusal)) => Decision::Refuse(self.refuse_known(*refusal, id, random)),
             (Standing::Unclear { boundary_ms }, Ok(user)) => {
                 let cap = self.config.boundary.grey_cap;
                 self.admit(id, user, None, shared, random, |ledger, tag, clockwork| {
                     ledger.admit_unclear(tag, boundary_ms, cap, clockwork, host_ms)
                 })
             }
-            (Standing::Open { terms, probing }, Ok(user)) => {
+            (Standing::Open { terms, probing }, user) => {
                 self.decide_open(id, user, &terms, probing, &moment, shared, random)
             }
         }
@@ -192,18 +214,30 @@ impl Gate {
     fn decide_open(
         &mut self,
         id: &CampaignId,
-        user: &UserId,
+        user: &Result<UserId, Refusal>,
         terms: &Terms,
         probing: bool,
         moment: &Moment,
         shared: &dyn SharedData,
         random: u64,
     ) -> Decision {
-        let holder = self.process.hash_key.holder(id, terms.round, user);
         let Some(known) = self.campaigns.get_mut(id) else {
-            return self.decide_unknown(id, &Ok(user.clone()), shared, moment.host_ms, random);
+            return self.decide_unknown(id, user, shared, moment.host_ms, random);
         };
-        if self.duplicates.contains(shared, holder) {
+        let holder = user.as_ref().ok().map(|user| self.process.hash_key.holder(id, terms.round, user));
+        let winner = holder.filter(|holder| self.duplicates.contains(shared, *holder));
+        // Sold out comes before the user. A worker that has not heard of it yet looks here, unless it will when it asks
+        // for a credit.
+        let asks_for_credit = user.is_ok() && winner.is_none() && terms.quota.is_some();
+        if !asks_for_credit && known.hears_sold_out(terms.round, shared) && !probing {
+            return Decision::Refuse(known.refuse_sold_out(terms.round, moment.now_ms));
+        }
+        let user = match user {
+            Ok(user) => user,
+            Err(refusal) => return Decision::Refuse(known.refuse(*refusal)),
+        };
+        if let Some(holder) = winner {
+            self.remembered.insert(holder);
             return Decision::Refuse(known.refuse_already_issued(terms.round));
         }
         let paused = known.paused;
@@ -310,6 +344,14 @@ impl Gate {
             (_, None) => Problem::new(refusal),
         };
         Rc::new(Reply::render(&problem))
+    }
+
+    /// A refusal that is the same for everybody who asks for a campaign.
+    fn refuse_known(&mut self, refusal: Refusal, id: &CampaignId, random: u64) -> Rc<Reply> {
+        match self.campaigns.get_mut(id) {
+            Some(known) => known.refuse(refusal),
+            None => self.refuse_unknown(refusal, Some(id), random),
+        }
     }
 
     /// Where a campaign stands, if the snapshot is young enough to tell and the origin need not be asked.

@@ -3,6 +3,7 @@
 //! The SDK panics on any status it does not expect, and a panic ends the worker's VM. What a client can write is
 //! therefore read only through calls that return bytes.
 
+mod head;
 mod host;
 mod metrics;
 mod root;

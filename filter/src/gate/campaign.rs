@@ -43,11 +43,19 @@ pub(super) struct Campaign {
     counted: Option<(i64, Rc<Reply>)>,
     /// What this worker answers by itself since the tick at this instant, if it does. A crowd asks thousands of times
     /// between two ticks.
-    at_once: Option<(i64, Option<Answer>)>,
+    at_once: Option<(i64, AtOnce)>,
 }
 
-/// A refusal, and the reply that says it.
-type Answer = (Refusal, Rc<Reply>);
+/// What a worker answers by itself until its next tick.
+#[derive(Debug, Clone)]
+enum AtOnce {
+    /// Everybody is refused.
+    Refuse(Refusal, Rc<Reply>),
+    /// A round is open, as far as this worker knows. `looked`: it has looked whether the others know better.
+    Open { round: RoundId, looked: bool },
+    /// Nothing.
+    Nothing,
+}
 
 /// When a decision is made.
 #[derive(Debug, Clone, Copy)]
@@ -214,30 +222,67 @@ impl Campaign {
     }
 
     /// The refusal that follows from what this worker keeps, if one does: only where no opening or closing lies within
-    /// `slack_ms` of `now_ms`, so that a clock read some time ago is good enough.
-    pub(super) fn refuse_at_once(
-        &mut self,
-        now_ms: i64,
-        host_ms: i64,
-        slack_ms: i64,
-        stale: bool,
-    ) -> Option<Rc<Reply>> {
-        if let Some((since_ms, answer)) = &self.at_once
-            && *since_ms == host_ms
+    /// the moment's uncertainty, so that a clock read some time ago is good enough.
+    pub(super) fn refuse_at_once(&mut self, moment: &Moment) -> Option<Rc<Reply>> {
+        if let Some((since_ms, at_once)) = &self.at_once
+            && *since_ms == moment.host_ms
         {
-            let (refusal, reply) = answer.as_ref()?;
+            let AtOnce::Refuse(refusal, reply) = at_once else { return None };
             self.tally.refuse(*refusal);
             return Some(Rc::clone(reply));
         }
-        let phase = self.timetable.phase(now_ms).filter(|_| self.boundary_near(now_ms, slack_ms).is_none());
-        let probing = self.may_probe(host_ms, stale);
-        let answer = phase.and_then(|phase| {
-            let refusal = self.refusal_of(&phase, probing)?;
-            Some((refusal, self.refuse_standing(&phase, now_ms, probing)?))
-        });
-        let reply = answer.as_ref().map(|(_, reply)| Rc::clone(reply));
-        self.at_once = Some((host_ms, answer));
+        let near = self.boundary_near(moment.now_ms, moment.uncertainty_ms).is_some();
+        let probing = self.may_probe(moment.host_ms, moment.stale);
+        let phase = self.timetable.phase(moment.now_ms).filter(|_| !near);
+        let at_once = match phase.map(|phase| (phase, self.refuse_standing(&phase, moment.now_ms, probing))) {
+            Some((_, Some((refusal, reply)))) => AtOnce::Refuse(refusal, reply),
+            // What only a probe may pass is not open.
+            Some((Phase::Open { round }, None)) if !self.paused && self.latch != Some(round.id) => {
+                AtOnce::Open { round: round.id, looked: false }
+            }
+            _ => AtOnce::Nothing,
+        };
+        let reply = match &at_once {
+            AtOnce::Refuse(_, reply) => Some(Rc::clone(reply)),
+            _ => None,
+        };
+        self.at_once = Some((moment.host_ms, at_once));
         reply
+    }
+
+    /// The round that [`Campaign::refuse_at_once`] found open to somebody.
+    pub(super) fn open_at_once(&self, moment: &Moment) -> Option<RoundId> {
+        match self.at_once {
+            Some((since_ms, AtOnce::Open { round, .. })) if since_ms == moment.host_ms => Some(round),
+            _ => None,
+        }
+    }
+
+    /// Whether `round` is sold out, asked of the other workers once per tick.
+    pub(super) fn is_sold_out_this_tick(&mut self, round: RoundId, moment: &Moment, shared: &dyn SharedData) -> bool {
+        if let Some((since_ms, AtOnce::Open { looked: true, .. })) = self.at_once
+            && since_ms == moment.host_ms
+        {
+            return false;
+        }
+        if self.hears_sold_out(round, shared) {
+            return true;
+        }
+        self.at_once = Some((moment.host_ms, AtOnce::Open { round, looked: true }));
+        false
+    }
+
+    /// Whether `round` is sold out as far as any worker has heard. From then on this one knows.
+    pub(super) fn hears_sold_out(&mut self, round: RoundId, shared: &dyn SharedData) -> bool {
+        if self.latch != Some(round)
+            && let Some(ledger) = state::ledger(shared, &self.account, self.tag)
+            && ledger.sold_out
+            && ledger.round == Some(round)
+            && ledger.version >= self.version
+        {
+            self.latch(round);
+        }
+        self.latch == Some(round)
     }
 
     /// Where the campaign stands at `moment`.
@@ -255,18 +300,7 @@ impl Campaign {
                 _ => return Standing::Unclear { boundary_ms },
             }
         }
-        if let Phase::Open { round } = phase
-            && self.latch != Some(round.id)
-        {
-            // Sold out comes before the user, so a worker that has not heard of it yet looks first.
-            let ledger = state::ledger(shared, &self.account, self.tag);
-            if ledger.is_some_and(|ledger| {
-                ledger.sold_out && ledger.round == Some(round.id) && ledger.version >= self.version
-            }) {
-                self.latch(round.id);
-            }
-        }
-        if let Some(reply) = self.refuse_standing(&phase, moment.now_ms, probing) {
+        if let Some((_, reply)) = self.refuse_standing(&phase, moment.now_ms, probing) {
             return Standing::Refused(reply);
         }
         match phase {
@@ -296,13 +330,14 @@ impl Campaign {
         }
     }
 
-    fn refuse_standing(&mut self, phase: &Phase, now_ms: i64, probing: bool) -> Option<Rc<Reply>> {
+    fn refuse_standing(&mut self, phase: &Phase, now_ms: i64, probing: bool) -> Option<(Refusal, Rc<Reply>)> {
         let refusal = self.refusal_of(phase, probing)?;
-        Some(match (refusal, phase) {
+        let reply = match (refusal, phase) {
             (Refusal::SoldOut, Phase::Open { round }) => self.refuse_sold_out(round.id, now_ms),
             (Refusal::Paused, _) => self.refuse(refusal),
             _ => self.refuse_outside(refusal, phase, now_ms),
-        })
+        };
+        Some((refusal, reply))
     }
 
     /// What is known of a written campaign is always stale: nobody tells when it changes.
@@ -330,7 +365,11 @@ impl Campaign {
     /// What its decisions at `host_ms` and later depend on, besides shared data and the snapshot it was loaded from.
     pub(super) fn essence(&self, host_ms: i64) -> impl std::hash::Hash + use<> {
         let at_once = self.at_once.as_ref().filter(|(since_ms, _)| *since_ms == host_ms);
-        let at_once = at_once.map(|(_, answer)| answer.as_ref().map(|(refusal, _)| *refusal));
+        let at_once = at_once.map(|(_, at_once)| match at_once {
+            AtOnce::Refuse(refusal, _) => (Some(*refusal), None),
+            AtOnce::Open { round, looked } => (None, Some((*round, *looked))),
+            AtOnce::Nothing => (None, None),
+        });
         let terms = (self.version, self.quota, self.paused, self.rounds());
         (terms, self.latch, self.next_probe_ms.max(host_ms), at_once)
     }

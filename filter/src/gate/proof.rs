@@ -51,6 +51,8 @@ enum Broken {
     TicksWithoutLooking,
     /// Shared data that takes every write.
     WritesBlindly,
+    /// A shell that asks for another user whether he asks again.
+    MixesUpUsers,
     /// An origin that takes places which are merely held for coupons.
     TakesPendingForIssued,
     /// A backend that goes on telling of places which were given back.
@@ -293,6 +295,24 @@ fn rounds_change() {
             proves(&format!("{boundary_h} h, {origin_ahead_ms} ms ahead"), starts, 5, 1_300);
         }
     }
+}
+
+/// Workers remember winners, and answer by themselves when they ask again.
+#[test]
+fn winners_ask_again_from_round_to_round() {
+    let scenario = Scenario {
+        workers: 2,
+        users: 2,
+        waits_ms: vec![50, 24 * HOUR],
+        editions: vec![open(3)],
+        most_versions: 2,
+        may: |event| !matches!(event, Trap { .. } | LoseSync { .. } | Fail { .. } | Decide { committing: false, .. }),
+        ..rush()
+    };
+    let won = World::start(scenario).synced().following(&request(0, 0, true));
+    let remembered = won.following(&[Request { worker: 0, user: 0 }, Request { worker: 1, user: 0 }]);
+    let next_day = remembered.following(&[Wait { ms: 24 * HOUR }]);
+    proves("winners ask again", vec![next_day.following(&sync(1)), remembered], 5, 5_000);
 }
 
 /// Steps of several workers whose calls of shared data fall between each other's.

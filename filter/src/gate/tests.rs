@@ -98,7 +98,7 @@ impl Edge {
 
     fn ask(&mut self, worker: usize, campaign: Result<CampaignId, Refusal>, user: Result<UserId, Refusal>) -> Decision {
         let gate = &mut self.workers[worker];
-        match gate.refuse_at_once(&campaign) {
+        match gate.refuse_at_once(&campaign).or_else(|| gate.refuse_again(&campaign, &user, &self.shared)) {
             Some(reply) => Decision::Refuse(reply),
             None => gate.decide(&campaign, &user, &self.shared, self.now_ms, 0),
         }
@@ -214,6 +214,46 @@ fn a_winner_is_known_to_every_worker() {
     let pass = edge.admit(1, "u2");
     edge.settle(1, &pass, notice(Outcome::Refused, 1, 5, 0));
     assert_eq!(edge.code(0, "u2"), "admitted", "a refusal confirms no coupon");
+}
+
+#[test]
+fn a_winner_who_asks_again_costs_no_shared_data_until_the_round_is_sold_out() {
+    let mut edge = Edge::synced(2, NOW);
+    edge.sync(vec![told(1, 2, 0, NOW)], true);
+    let pass = edge.admit(0, "u1");
+    edge.settle(0, &pass, notice(Outcome::Issued, 1, 2, 1));
+    let again = |edge: &mut Edge, shared: &dyn SharedData| {
+        let gate = &mut edge.workers[1];
+        assert!(gate.refuse_at_once(&Ok(spring())).is_none());
+        gate.refuse_again(&Ok(spring()), &user("u1"), shared).map(|reply| code(&reply))
+    };
+    let nobody_asks = Forbidden;
+    assert_eq!(again(&mut edge, &nobody_asks), None, "not found in the table yet");
+    assert_eq!(edge.code(1, "u1"), "already_issued");
+    let shared = edge.shared.clone();
+    assert_eq!(again(&mut edge, &shared).as_deref(), Some("already_issued"));
+    assert_eq!(again(&mut edge, &nobody_asks).as_deref(), Some("already_issued"));
+    assert_eq!(edge.workers[1].refuse_again(&Ok(spring()), &user("u2"), &nobody_asks), None);
+
+    let last = edge.admit(0, "u2");
+    edge.settle(0, &last, notice(Outcome::Issued, 2, 2, 1));
+    edge.wait(50);
+    assert_eq!(edge.code(1, "u1"), "sold_out", "which comes before the user, within a tick");
+}
+
+/// Shared data that must not be asked.
+struct Forbidden;
+
+impl SharedData for Forbidden {
+    fn get(&self, key: &str) -> Option<crate::host::Versioned> {
+        unreachable!("{key} is asked for")
+    }
+    fn replace(&self, key: &str, _: &[u8], _: u32) -> Result<(), crate::host::Changed> {
+        unreachable!("{key} is written")
+    }
+    fn create(&self, key: &str, _: &[u8]) -> Result<(), crate::host::Changed> {
+        unreachable!("{key} is written")
+    }
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub(super) struct Worker {
     pub(super) random: Random,
     /// The last guarded path as it was sent, and the campaign it names: a crowd asks for one thing.
     pub(super) understood: Option<(Bytes, Result<CampaignId, Refusal>)>,
+    /// Whether the last request needed more than its path, as the next one then will, too.
+    pub(super) asks_for_all: bool,
 }
 
 #[derive(Debug, Default)]
@@ -88,7 +90,8 @@ impl RootContext for Root {
         self.holder = random.next();
         let process = state::process(&EnvoyShared, drawn);
         let gate = Gate::new(Rc::clone(&config), process, &EnvoyShared, now_ms());
-        self.worker = Some(Rc::new(RefCell::new(Worker { config, gate, random, understood: None })));
+        self.worker =
+            Some(Rc::new(RefCell::new(Worker { config, gate, random, understood: None, asks_for_all: false })));
         self.set_tick_period(TICK);
         true
     }

@@ -11,6 +11,7 @@ use doorbuster_domain::ticket::{ROUND_HEADER, TICKET_HEADER};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, Bytes};
 
+use super::head::{Head, values};
 use super::host::{EnvoyShared, now_ms};
 use super::root::Worker;
 use crate::credits::Ending;
@@ -55,9 +56,13 @@ impl Stream {
         let decision = {
             let mut worker = self.worker.borrow_mut();
             let random = worker.random.next();
-            match worker.gate.refuse_at_once(&asked.campaign) {
+            let gate = &mut worker.gate;
+            let refused = gate
+                .refuse_at_once(&asked.campaign)
+                .or_else(|| gate.refuse_again(&asked.campaign, &asked.user, &EnvoyShared));
+            match refused {
                 Some(reply) => Decision::Refuse(reply),
-                None => worker.gate.decide(&asked.campaign, &asked.user, &EnvoyShared, now_ms(), random),
+                None => gate.decide(&asked.campaign, &asked.user, &EnvoyShared, now_ms(), random),
             }
         };
         match decision {
@@ -81,11 +86,17 @@ impl Stream {
         }
     }
 
-    /// The refusal of a path that was understood a moment ago, if the worker has one at hand.
-    fn refuse_the_same(&self, sent: &[u8]) -> Option<Rc<Reply>> {
+    /// The refusal of a path that was understood a moment ago, if the worker has one at hand: nearly everybody in a crowd is
+    /// answered here, having cost one question to Envoy.
+    fn refuse_the_same(&self, sent: &[u8], head: &mut Head) -> Option<Rc<Reply>> {
         let worker = &mut *self.worker.borrow_mut();
         let (_, campaign) = worker.understood.as_ref().filter(|(understood, _)| understood == sent)?;
-        worker.gate.refuse_at_once(campaign)
+        let refused = worker.gate.refuse_at_once(campaign);
+        worker.asks_for_all = refused.is_none();
+        refused.or_else(|| {
+            let user = user(values(head.all(), USER_HEADER));
+            worker.gate.refuse_again(campaign, &user, &EnvoyShared)
+        })
     }
 
     /// Removes what a client has no business sending.
@@ -106,17 +117,17 @@ impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
-        let sent = self.get_http_request_header_bytes(":path").unwrap_or_default();
-        if end_of_stream && let Some(reply) = self.refuse_the_same(&sent) {
+        let mut head = Head::new(self.worker.borrow().asks_for_all);
+        let sent = head.value(":path");
+        if end_of_stream && let Some(reply) = self.refuse_the_same(&sent, &mut head) {
             return self.answer(&reply);
         }
         let (path, query) = split_path(&sent);
         let config = Rc::clone(&self.worker.borrow().config);
-        // Each header asked for costs a refusal some 4%.
         let mut method_matters = false;
         let mut method = || {
             method_matters = true;
-            self.get_http_request_header_bytes(":method").unwrap_or_default()
+            head.value(":method")
         };
         if !is_guarded(&config.guard, path, &mut method) {
             if path == COUNT_PATH && method() == b"GET" {
@@ -126,29 +137,26 @@ impl HttpContext for Stream {
                     return self.answer(&reply);
                 }
             }
-            self.remove_own_request_headers(&self.get_http_request_headers_bytes());
+            self.remove_own_request_headers(head.all());
             return Action::Continue;
         }
         let campaign = campaign(query, config.default_campaign.as_ref());
+        if !method_matters && sent.len() <= LONGEST_UNDERSTOOD_BYTES {
+            self.worker.borrow_mut().understood = Some((sent, campaign.clone()));
+        }
         if end_of_stream {
-            // Most requests of a sold-out or closed campaign end here, having asked Envoy for one header, or two.
-            let mut worker = self.worker.borrow_mut();
-            let refused = worker.gate.refuse_at_once(&campaign);
-            if refused.is_some() && !method_matters && sent.len() <= LONGEST_UNDERSTOOD_BYTES {
-                worker.understood = Some((sent, campaign.clone()));
-            }
-            drop(worker);
+            let refused = self.worker.borrow_mut().gate.refuse_at_once(&campaign);
             if let Some(reply) = refused {
                 return self.answer(&reply);
             }
         }
-        let headers = self.get_http_request_headers_bytes();
-        self.remove_own_request_headers(&headers);
-        let asked = Asked { campaign, user: user(values(&headers, USER_HEADER)) };
+        let headers = head.all();
+        self.remove_own_request_headers(headers);
+        let asked = Asked { campaign, user: user(values(headers, USER_HEADER)) };
         if end_of_stream {
             return self.decide(&asked);
         }
-        let declared_bytes = values(&headers, "content-length")
+        let declared_bytes = values(headers, "content-length")
             .next()
             .and_then(|value| std::str::from_utf8(value).ok())
             .and_then(|value| value.parse::<u64>().ok());
@@ -212,8 +220,4 @@ impl Drop for Stream {
 
 fn own_headers(headers: &[(String, Bytes)]) -> impl Iterator<Item = &str> {
     headers.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with(OWN_HEADER_PREFIX))
-}
-
-fn values<'a>(headers: &'a [(String, Bytes)], wanted: &'static str) -> impl Iterator<Item = &'a [u8]> {
-    headers.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value.as_slice())
 }

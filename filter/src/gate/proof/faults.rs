@@ -38,6 +38,12 @@ fn a_refusal_that_the_origin_would_not_give_is_noticed() {
 }
 
 #[test]
+fn a_winner_taken_for_another_user_is_noticed() {
+    let may = |event: &_| matches!(event, Request { worker: 0, .. } | Decide { .. } | Settle { .. });
+    finds(Rule::ForGood, Scenario { broken: Some(Broken::MixesUpUsers), may, ..rush() }, 5);
+}
+
+#[test]
 fn a_latch_that_is_never_lifted_is_noticed() {
     let scenario = Scenario { broken: Some(Broken::TicksWithoutLooking), first: open(0), ..rush() };
     finds(Rule::Latch, Scenario { editions: vec![open(1)], most_versions: 2, ..scenario }, 6);

@@ -99,7 +99,10 @@ impl Step {
         match self {
             Self::Request(user) => {
                 let (campaign, user) = (Ok(spring()), Ok(user_id(*user)));
-                return Some(match gate.refuse_at_once(&campaign) {
+                let mixed_up = (scenario.broken == Some(Broken::MixesUpUsers)).then(|| Ok(user_id(0)));
+                let again = mixed_up.as_ref().unwrap_or(&user);
+                let refused = gate.refuse_at_once(&campaign).or_else(|| gate.refuse_again(&campaign, again, shared));
+                return Some(match refused {
                     Some(reply) => Decision::Refuse(reply),
                     None => gate.decide(&campaign, &user, shared, now_ms, 0),
                 });
@@ -212,6 +215,7 @@ impl Worker {
     pub(super) fn fingerprint(&self, model: &Model, generation: u64, now_ms: i64) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.gate.campaigns.get(&spring()).map(|campaign| campaign.essence(now_ms)).hash(&mut hasher);
+        self.gate.remembered.essence().hash(&mut hasher);
         self.gate.synced.map(|synced| synced.received_ms).hash(&mut hasher);
         (self.gate.generation == generation).hash(&mut hasher);
         let mut flights: Vec<u64> = self.flights.iter().map(Flight::fingerprint).collect();
