@@ -182,8 +182,7 @@ fn a_refused_small_body_keeps_its_connection() {
     let authority = stack.url(0).replace("http://", "");
     let mut stream = TcpStream::connect(authority).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let before = stack.admin(0).stat("http.gateway.downstream_cx_total").unwrap();
-    for _ in 0..10 {
+    let mut ask = || {
         stream.write_all(&post(ISSUE, WINNER, b"a small body")).unwrap();
         let mut answer = Vec::new();
         let mut chunk = [0; 4096];
@@ -193,6 +192,11 @@ fn a_refused_small_body_keeps_its_connection() {
             answer.extend_from_slice(&chunk[..count]);
         }
         assert!(answer.starts_with(b"HTTP/1.1 409 "), "{}", String::from_utf8_lossy(&answer));
-    }
-    assert_eq!(stack.admin(0).stat("http.gateway.downstream_cx_total").unwrap(), before);
+    };
+    // Envoy counts a connection when it takes it, which a busy worker may do after `connect` has returned.
+    ask();
+    let connections = || stack.admin(0).stat("http.gateway.downstream_cx_total").unwrap();
+    let before = connections();
+    (0..10).for_each(|_| ask());
+    assert_eq!(connections(), before);
 }
