@@ -20,6 +20,8 @@ mod issuing;
 #[cfg(test)]
 mod observed;
 #[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod pushes;
 #[cfg(test)]
 mod servers;
