@@ -191,7 +191,9 @@ impl Postgres {
 /// Whether waiting may help: nobody listens, nobody answers, or the server says that it is starting or stopping.
 fn is_absence(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        // So rustls calls a certificate that does not hold; it will not by waiting.
+        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
+        sqlx::Error::PoolTimedOut => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
         _ => false,
     }
