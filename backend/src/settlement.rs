@@ -13,7 +13,7 @@ use doorbuster_domain::refusal::Refusal;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::operators::Operator;
-use crate::store::postgres::{Coupon, DatabaseError, Payout, Postgres, Redemption, Vendor, Voiding};
+use crate::store::postgres::{Coupon, DatabaseError, Life, Payout, Postgres, Redemption, Vendor, Voiding};
 use crate::store::redis::{Reading, RedisError};
 
 /// What Redis's clock shows, if it can be asked. Only what is done for the first time needs it.
@@ -79,14 +79,14 @@ impl Settlement {
     ) -> Result<(Coupon, Redemption), SettlementError> {
         let _turn = self.turn().await?;
         let locked = self.postgres.lock_coupon(code, Some(user)).await?.ok_or(Refusal::UnknownCoupon)?;
-        let coupon = locked.coupon().clone();
+        let Life { coupon, redemption, voiding, .. } = locked.life().clone();
         let refuse = |refusal| SettlementError::Refused(refusal, Some(Box::new(coupon.clone())));
-        if locked.voiding().is_some() {
+        if voiding.is_some() {
             return Err(refuse(Refusal::Voided));
         }
-        if let Some(earlier) = locked.redemption() {
+        if let Some(earlier) = redemption {
             order.repeats(&earlier.order).map_err(refuse)?;
-            return Ok((coupon, earlier.clone()));
+            return Ok((coupon, earlier));
         }
         let now_ms = now?.now_ms;
         let discount_amount = coupon.promise().redeem(order.amount, now_ms).map_err(refuse)?;
@@ -109,11 +109,11 @@ impl Settlement {
     ) -> Result<(Coupon, Voiding), SettlementError> {
         let _turn = self.turn().await?;
         let locked = self.postgres.lock_coupon(code, None).await?.ok_or(Refusal::UnknownCoupon)?;
-        let coupon = locked.coupon().clone();
-        if let Some(earlier) = locked.voiding() {
-            return Ok((coupon, earlier.clone()));
+        let Life { coupon, redemption, voiding, .. } = locked.life().clone();
+        if let Some(earlier) = voiding {
+            return Ok((coupon, earlier));
         }
-        let reversed = locked.redemption().is_some();
+        let reversed = redemption.is_some();
         if reversed && redeemed == Redeemed::Keep {
             return Err(SettlementError::Refused(Refusal::AlreadyRedeemed, Some(Box::new(coupon))));
         }

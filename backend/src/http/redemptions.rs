@@ -1,4 +1,4 @@
-//! Redeeming a coupon, by its user or by the shop's server, and voiding one.
+//! What becomes of a coupon: redeemed by its user or by the shop's server, voided by an operator.
 
 use std::sync::Arc;
 
@@ -8,21 +8,25 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use axum::routing::post;
+use axum::routing::{get, post};
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::discount::LARGEST_AMOUNT;
 use doorbuster_domain::id::{OrderId, UserId};
 use doorbuster_domain::redemption::Order;
+use doorbuster_domain::refusal::Refusal;
 use doorbuster_domain::schedule::FieldError;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::Error;
 use super::path::PathParameters;
+use super::reply::CouponBody;
 use super::{App, body, coupons, reply};
+use crate::catalog::Catalog;
 use crate::fields::{Fields, integer, must_be_text};
 use crate::operators::Operator;
 use crate::settlement::Redeemed;
+use crate::store::postgres::{Coupon, Life, Redemption, Voiding};
 
 /// For users; only where the configuration lets them redeem.
 pub(super) fn client_router() -> Router<Arc<App>> {
@@ -32,6 +36,7 @@ pub(super) fn client_router() -> Router<Arc<App>> {
 /// For the shop's server and for operators.
 pub(super) fn ops_router() -> Router<Arc<App>> {
     Router::new()
+        .route("/admin/v1/coupons/{code}", get(show))
         .route("/admin/v1/coupons/{code}/redeem", post(redeem_for_user))
         .route("/admin/v1/coupons/{code}/void", post(void))
 }
@@ -53,6 +58,53 @@ struct VoidBody {
     reason: String,
     reversed: bool,
     voided_at: String,
+}
+
+/// A coupon, as operators see it.
+#[derive(Serialize)]
+struct LifeBody {
+    user: UserId,
+    vendor: String,
+    #[serde(flatten)]
+    coupon: CouponBody,
+    redemption: Option<RedemptionBody>,
+    void: Option<VoidBody>,
+}
+
+impl RedemptionBody {
+    fn new(coupon: &Coupon, redemption: Redemption, catalog: &Catalog) -> Self {
+        Self {
+            code: coupon.code,
+            order_id: redemption.order.id,
+            order_amount: redemption.order.amount,
+            discount_amount: redemption.discount_amount,
+            redeemed_at: reply::local(catalog, &coupon.campaign, redemption.redeemed_at),
+        }
+    }
+}
+
+impl VoidBody {
+    fn new(coupon: &Coupon, voiding: Voiding, catalog: &Catalog) -> Self {
+        Self {
+            code: coupon.code,
+            reason: voiding.reason,
+            reversed: voiding.reversed,
+            voided_at: reply::local(catalog, &coupon.campaign, voiding.voided_at),
+        }
+    }
+}
+
+async fn show(State(app): State<Arc<App>>, path: PathParameters) -> Result<Response, Error> {
+    let life = app.postgres.coupon_life(coupons::code(&path)?).await?.ok_or(Refusal::UnknownCoupon)?;
+    let Life { coupon, user, vendor, redemption, voiding } = life;
+    let body = LifeBody {
+        user,
+        vendor,
+        redemption: redemption.map(|redemption| RedemptionBody::new(&coupon, redemption, &app.catalog)),
+        void: voiding.map(|voiding| VoidBody::new(&coupon, voiding, &app.catalog)),
+        coupon: CouponBody::new(&coupon, &app.catalog),
+    };
+    Ok(reply::json(StatusCode::OK, &json!({"coupon": body})))
 }
 
 async fn redeem_own(
@@ -91,14 +143,7 @@ async fn redeem(
 ) -> Result<Response, Error> {
     let redeemed = app.settlement.redeem(by, code, user, order, app.issuance.now().await).await;
     let (coupon, redemption) = redeemed.map_err(|error| Error::about_coupon(error, &app.catalog))?;
-    let body = RedemptionBody {
-        code,
-        order_id: redemption.order.id,
-        order_amount: redemption.order.amount,
-        discount_amount: redemption.discount_amount,
-        redeemed_at: reply::local(&app.catalog, &coupon.campaign, redemption.redeemed_at),
-    };
-    Ok(reply::json(StatusCode::OK, &body))
+    Ok(reply::json(StatusCode::OK, &RedemptionBody::new(&coupon, redemption, &app.catalog)))
 }
 
 async fn void(
@@ -123,13 +168,7 @@ async fn void(
     let voided = app.settlement.void(&operator, code, reason, redeemed, app.issuance.now().await).await;
     let (coupon, voiding) = voided.map_err(|error| Error::about_coupon(error, &app.catalog))?;
     tracing::info!(campaign = %coupon.campaign, %code, operator = operator.name, "an operator voided a coupon");
-    let body = VoidBody {
-        code,
-        reason: voiding.reason,
-        reversed: voiding.reversed,
-        voided_at: reply::local(&app.catalog, &coupon.campaign, voiding.voided_at),
-    };
-    Ok(reply::json(StatusCode::OK, &body))
+    Ok(reply::json(StatusCode::OK, &VoidBody::new(&coupon, voiding, &app.catalog)))
 }
 
 fn order(fields: &Fields<'_>, errors: &mut Vec<FieldError>) -> Option<Order> {

@@ -176,6 +176,21 @@ async fn what_a_winner_was_told_holds_whatever_the_campaign_becomes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_coupon_older_than_the_ledger_credits_its_campaigns_vendor() {
+    in_world(async |world| {
+        let at = world.start().await;
+        world.put(at, "spring", &world.open(5).await).await;
+        let code = win(world, "spring", "ann").await;
+        sqlx::query("UPDATE coupons SET terms = terms - 'vendor'").execute(&world.pool).await.unwrap();
+        assert_eq!(world.get(at, &format!("/v1/coupons/{code}"), "ann").await.status, 200);
+        assert_eq!(redeem(world, at, &code, "ann", &order("A-1", 30_000)).await.status, 200);
+        let acme = world.operate(at, Method::GET, "/admin/v1/vendors/acme", None).await;
+        assert_eq!(acme.body["balance"], 10_000);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_coupon_is_redeemed_from_its_first_instant_to_the_end_of_a_local_day() {
     in_world(async |world| {
         let at = world.start().await;

@@ -200,6 +200,10 @@ async fn a_voided_coupon_keeps_its_number_and_redeems_no_more() {
         let unknown = doorbuster_domain::code::CouponCode::from_random(rand::random());
         let reply = void(world, at, unknown.as_str(), &json!({"reason": "fraud"})).await;
         assert_eq!(told(&reply), (404, "unknown_coupon"));
+        for (code, expected) in [(unknown.as_str(), (404, "unknown_coupon")), ("x", (400, "invalid_code"))] {
+            let shown = world.operate(at, Method::GET, &format!("/admin/v1/coupons/{code}"), None).await;
+            assert_eq!(told(&shown), expected);
+        }
 
         let voided = void(world, at, &code, &json!({"reason": "fraud"})).await;
         assert_eq!(voided.status, 200, "{voided:?}");
@@ -242,6 +246,10 @@ async fn voiding_a_redeemed_coupon_takes_the_credit_back() {
         let voided = void(world, at, &code, &json!({"reason": "fraud", "reverse": true})).await;
         assert_eq!((voided.status.as_u16(), &voided.body["reversed"]), (200, &json!(true)));
         assert_eq!(void(world, at, &code, &json!({"reason": "fraud", "reverse": true})).await.body, voided.body);
+        let shown = world.operate(at, Method::GET, &format!("/admin/v1/coupons/{code}"), None).await;
+        let told_of = ["user", "vendor", "redeemed_at"].map(|name| &shown.coupon()[name]);
+        assert_eq!(told_of, [&json!("ann"), &json!("acme"), &shown.coupon()["redemption"]["redeemed_at"]]);
+        assert_eq!((&shown.coupon()["redemption"]["order_id"], &shown.coupon()["void"]), (&json!("A-1"), &voided.body));
         // The order that redeemed it has no discount any more.
         assert_eq!(told(&redeem(world, at, &code, "ann", &order("A-1", 30_000)).await), (410, "voided"));
 

@@ -24,6 +24,8 @@ mod outages;
 #[cfg(test)]
 mod pushes;
 #[cfg(test)]
+mod redeeming;
+#[cfg(test)]
 mod servers;
 #[cfg(test)]
 mod shared_data;

@@ -22,7 +22,7 @@ pub use campaigns::{CampaignRow, Change, Deleted};
 pub use coupons::{Commit, Coupon, Cursor, Outcome, Reservation};
 pub use failures::{Failure, FailureFilter};
 pub use ledger::{Ledger, Row};
-pub use redemptions::{LockedCoupon, Redemption, Voiding};
+pub use redemptions::{Life, LockedCoupon, Redemption, Voiding};
 pub use rounds::{Opened, RecentRound};
 pub use vendors::{LedgerEntry, LockedVendor, Payout, Vendor};
 

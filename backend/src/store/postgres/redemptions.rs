@@ -6,7 +6,7 @@ use doorbuster_domain::id::{OrderId, UserId};
 use doorbuster_domain::redemption::Order;
 use doorbuster_domain::refusal::rfc3339;
 use serde_json::{Value, json};
-use sqlx::{FromRow, Postgres as Db, Transaction};
+use sqlx::{FromRow, PgConnection, Postgres as Db, Transaction};
 
 use super::audit_log::{self, Record};
 use super::coupons::CouponRow;
@@ -35,21 +35,34 @@ pub struct Voiding {
     pub voided_at: DateTime<Utc>,
 }
 
+/// A coupon with all that has become of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Life {
+    /// The coupon.
+    pub coupon: Coupon,
+    /// Its holder.
+    pub user: UserId,
+    /// Who is credited with its discount.
+    pub vendor: String,
+    /// For which order it was redeemed, if it was.
+    pub redemption: Option<Redemption>,
+    /// That it was voided, if it was.
+    pub voiding: Option<Voiding>,
+}
+
 /// A coupon that nobody else redeems or voids meanwhile. Dropped without either it stays what it was.
 #[derive(Debug)]
 pub struct LockedCoupon {
     postgres: Postgres,
     transaction: Transaction<'static, Db>,
-    coupon: Coupon,
-    vendor: String,
-    redemption: Option<Redemption>,
-    voiding: Option<Voiding>,
+    life: Life,
 }
 
 #[derive(FromRow)]
-struct LockedRow {
+struct LifeRow {
     #[sqlx(flatten)]
     coupon: CouponRow,
+    user_id: String,
     vendor: String,
     order_id: Option<String>,
     order_amount: Option<i64>,
@@ -58,7 +71,13 @@ struct LockedRow {
     reversed: Option<bool>,
 }
 
-impl LockedRow {
+impl LifeRow {
+    fn into_life(self) -> Result<Life, DatabaseError> {
+        let (redemption, voiding) = (self.redemption()?, self.voiding());
+        let user = UserId::parse(&self.user_id).map_err(|_| DatabaseError::Unreadable("user id"))?;
+        Ok(Life { coupon: self.coupon.into_coupon()?, user, vendor: self.vendor, redemption, voiding })
+    }
+
     fn redemption(&self) -> Result<Option<Redemption>, DatabaseError> {
         let (Some(id), Some(amount), Some(discount_amount), Some(redeemed_at)) =
             (&self.order_id, self.order_amount, self.discount_amount, self.coupon.redeemed_at)
@@ -76,7 +95,31 @@ impl LockedRow {
     }
 }
 
+async fn life(connection: &mut PgConnection, code: CouponCode) -> Result<Option<LifeRow>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT coupons.code, campaign, round, number, issued_at, redeemable_from, redeemable_until, terms, user_id,
+                coalesce(terms ->> 'vendor', campaigns.vendor) AS vendor,
+                order_id, order_amount, discount_amount, redeemed_at, reason, reversed, voided_at
+           FROM coupons JOIN campaigns ON campaigns.id = coupons.campaign
+           LEFT JOIN redemptions ON redemptions.code = coupons.code
+           LEFT JOIN voids ON voids.code = coupons.code
+          WHERE coupons.code = $1",
+    )
+    .bind(code.as_str())
+    .fetch_optional(connection)
+    .await
+}
+
 impl Postgres {
+    /// The coupon of this code, whoever's it is, with all that has become of it.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer.
+    pub async fn coupon_life(&self, code: CouponCode) -> Result<Option<Life>, DatabaseError> {
+        let row = self.within(async { life(&mut *self.pool.acquire().await?, code).await }).await?;
+        row.map(LifeRow::into_life).transpose()
+    }
+
     /// Takes the coupon of this code for redeeming or voiding; only if it is this user's, where one is named.
     ///
     /// # Errors
@@ -100,45 +143,20 @@ impl Postgres {
                     return Ok(None);
                 }
                 // A statement of its own: what others did before they gave up the lock is not in the first one's snapshot.
-                let row: LockedRow = sqlx::query_as(
-                    "SELECT coupons.code, campaign, round, number, issued_at, redeemable_from, redeemable_until, terms,
-                            coalesce(terms ->> 'vendor', campaigns.vendor) AS vendor,
-                            order_id, order_amount, discount_amount, redeemed_at, reason, reversed, voided_at
-                       FROM coupons JOIN campaigns ON campaigns.id = coupons.campaign
-                       LEFT JOIN redemptions ON redemptions.code = coupons.code
-                       LEFT JOIN voids ON voids.code = coupons.code
-                      WHERE coupons.code = $1",
-                )
-                .bind(code.as_str())
-                .fetch_one(&mut *transaction)
-                .await?;
-                Ok(Some((transaction, row)))
+                let row = life(&mut transaction, code).await?;
+                Ok(row.map(|row| (transaction, row)))
             })
             .await?;
         let Some((transaction, row)) = locked else { return Ok(None) };
-        let (redemption, voiding) = (row.redemption()?, row.voiding());
-        let (vendor, coupon) = (row.vendor, row.coupon.into_coupon()?);
-        Ok(Some(LockedCoupon { postgres: self.clone(), transaction, coupon, vendor, redemption, voiding }))
+        Ok(Some(LockedCoupon { postgres: self.clone(), transaction, life: row.into_life()? }))
     }
 }
 
 impl LockedCoupon {
-    /// The coupon.
+    /// The coupon, and what has become of it.
     #[must_use]
-    pub fn coupon(&self) -> &Coupon {
-        &self.coupon
-    }
-
-    /// For which order it was redeemed, if it was.
-    #[must_use]
-    pub fn redemption(&self) -> Option<&Redemption> {
-        self.redemption.as_ref()
-    }
-
-    /// That it was voided, if it was.
-    #[must_use]
-    pub fn voiding(&self) -> Option<&Voiding> {
-        self.voiding.as_ref()
+    pub fn life(&self) -> &Life {
+        &self.life
     }
 
     /// Redeems it, and credits the vendor with the discount. `by` is the operator who does, unless its user does.
@@ -153,13 +171,13 @@ impl LockedCoupon {
              )
              SELECT id FROM post_to_ledger($6, $7, 'redemption', $1, $4, $5)",
         )
-        .bind(self.coupon.code.as_str())
+        .bind(self.life.coupon.code.as_str())
         .bind(redemption.order.id.as_str())
         .bind(signed(redemption.order.amount))
         .bind(signed(redemption.discount_amount))
         .bind(redemption.redeemed_at)
-        .bind(&self.vendor)
-        .bind(&self.coupon.terms.currency);
+        .bind(&self.life.vendor)
+        .bind(&self.life.coupon.terms.currency);
         self.postgres.within(writing.execute(&mut *self.transaction)).await?;
         if let Some(by) = by {
             self.record(by, "coupon.redeemed", Some(redemption), None).await?;
@@ -173,21 +191,21 @@ impl LockedCoupon {
     /// If PostgreSQL does not answer; it may be voided all the same.
     pub async fn void(mut self, by: &Operator, voiding: &Voiding) -> Result<(), DatabaseError> {
         let writing = sqlx::query("INSERT INTO voids (code, reason, reversed, voided_at) VALUES ($1, $2, $3, $4)")
-            .bind(self.coupon.code.as_str())
+            .bind(self.life.coupon.code.as_str())
             .bind(&voiding.reason)
             .bind(voiding.reversed)
             .bind(voiding.voided_at);
         self.postgres.within(writing.execute(&mut *self.transaction)).await?;
-        if let Some(redemption) = &self.redemption {
+        if let Some(redemption) = &self.life.redemption {
             let writing = sqlx::query("SELECT id FROM post_to_ledger($1, $2, 'reversal', $3, $4, $5)")
-                .bind(&self.vendor)
-                .bind(&self.coupon.terms.currency)
-                .bind(self.coupon.code.as_str())
+                .bind(&self.life.vendor)
+                .bind(&self.life.coupon.terms.currency)
+                .bind(self.life.coupon.code.as_str())
                 .bind(-signed(redemption.discount_amount))
                 .bind(voiding.voided_at);
             self.postgres.within(writing.execute(&mut *self.transaction)).await?;
         }
-        let redemption = self.redemption.clone();
+        let redemption = self.life.redemption.clone();
         self.record(by, "coupon.voided", redemption.as_ref(), Some(voiding)).await?;
         self.commit().await
     }
@@ -202,8 +220,8 @@ impl LockedCoupon {
         let record = Record {
             by,
             action,
-            subject: format!("coupon/{}", self.coupon.code),
-            before: Some(state(self.redemption.as_ref(), self.voiding.as_ref())),
+            subject: format!("coupon/{}", self.life.coupon.code),
+            before: Some(state(self.life.redemption.as_ref(), self.life.voiding.as_ref())),
             after: Some(state(redemption, voiding)),
         };
         self.postgres.within(audit_log::record(&mut self.transaction, &record)).await
