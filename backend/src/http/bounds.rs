@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
@@ -28,16 +28,22 @@ pub(super) async fn bounded(State(app): State<Arc<App>>, request: Request, next:
     if announced.is_some_and(|length: u64| length > LARGEST_BODY as u64) {
         return Err(Refusal::BodyTooLarge.into());
     }
-    // One that breaks off midway has no client any more to be told so.
-    let body = tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, LARGEST_BODY))
-        .await
-        .map_err(|_| error::ask_again())?
-        .map_err(|_| Refusal::BodyTooLarge)?;
+    // Most requests have none, and need no deadline for it.
+    let body = if body.is_end_stream() { body } else { Body::from(read(body).await?) };
     let place = take_place(&app.places)?;
-    let mut request = Request::from_parts(parts, Body::from(body));
+    let mut request = Request::from_parts(parts, body);
     // Handlers that leave work behind hand it on.
     request.extensions_mut().insert(place.clone());
     Ok(next.run(request).await)
+}
+
+/// The whole body, if it comes in time and is small.
+async fn read(body: Body) -> Result<Bytes, Error> {
+    // One that breaks off midway has no client any more to be told so.
+    let body = tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, LARGEST_BODY))
+        .await
+        .map_err(|_| error::ask_again())?;
+    Ok(body.map_err(|_| Refusal::BodyTooLarge)?)
 }
 
 /// The same for the operations listener, whose clients are trusted not to trickle.

@@ -12,7 +12,7 @@ use doorbuster_domain::id::CampaignId;
 use doorbuster_domain::notice::RESULT_HEADER;
 use doorbuster_domain::refusal::{Problem, Refusal};
 use doorbuster_domain::request;
-use serde_json::json;
+use serde::Serialize;
 
 use super::error::Error;
 use super::reply::CouponBody;
@@ -30,6 +30,12 @@ pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/v1/coupons/{code}", get(coupons::one))
         .merge(redeeming)
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), bounds::bounded))
+}
+
+/// What a winner is shown.
+#[derive(Serialize)]
+struct Won {
+    coupon: CouponBody,
 }
 
 /// The campaign that a request is about.
@@ -62,7 +68,7 @@ async fn issue(
     let mut response = match answer {
         Answer::Issued(coupon) => {
             app.metrics.issued.inc();
-            reply::json(StatusCode::CREATED, &json!({"coupon": CouponBody::new(&coupon, &app.catalog)}))
+            reply::json(StatusCode::CREATED, &Won { coupon: CouponBody::new(&coupon, &app.catalog) })
         }
         Answer::Pending(code) => {
             app.metrics.pending.inc();

@@ -153,20 +153,19 @@ impl CouponRow {
 impl CommitRow {
     fn into_outcome(self, campaign: &CampaignId, round: RoundId) -> Result<Outcome, DatabaseError> {
         let coupon = || {
-            let row = CouponRow {
-                code: self.code?,
-                campaign: campaign.to_string(),
-                round: round.0,
-                number: self.number?,
+            Some(Box::new(Coupon {
+                code: CouponCode::parse(&self.code?).ok()?,
+                campaign: campaign.clone(),
+                round,
+                number: unsigned(self.number?),
                 issued_at: self.issued_at?,
                 redeemable_from: self.redeemable_from?,
                 redeemable_until: self.redeemable_until?,
-                terms: self.terms?,
+                terms: self.terms?.0,
                 // A batch asks for what was just issued; whoever shows a coupon that is older looks it up.
                 redeemed_at: None,
                 voided_at: None,
-            };
-            row.into_coupon().map(Box::new).ok()
+            }))
         };
         match self.outcome.as_str() {
             "issued" => coupon().map(Outcome::Issued),
