@@ -41,19 +41,28 @@ impl Backend {
     /// # Errors
     /// When it does not answer.
     pub fn issue_requests(&self) -> anyhow::Result<u64> {
+        // A count of requests is a whole number far below 2^53.
+        Ok(self.metric("doorbuster_issue_requests_total")? as u64)
+    }
+
+    /// One of its metrics by its whole name, such as `doorbuster_commit_seconds_sum`, summed over all labels.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let metrics = http::get(&format!("{}/metrics", self.ops_url()))?;
         ensure!(metrics.status == 200, "/metrics says {}", metrics.status);
-        Ok(sum_of(&metrics.body, "doorbuster_issue_requests_total"))
+        Ok(sum_of(&metrics.body, name))
     }
 }
 
-/// The sum of one counter over all its labels, in Prometheus's text format.
-fn sum_of(exposition: &str, name: &str) -> u64 {
+/// The sum of one metric over all its labels, in Prometheus's text format.
+fn sum_of(exposition: &str, name: &str) -> f64 {
     exposition
         .lines()
         .filter_map(|line| line.strip_prefix(name))
         .filter(|rest| rest.starts_with(['{', ' ']))
-        .filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<u64>().ok())
+        .filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<f64>().ok())
         .sum()
 }
 
@@ -86,8 +95,8 @@ mod tests {
     #[test]
     fn a_counter_is_summed_over_its_labels_only() {
         let text = "# TYPE a_total counter\na_total{outcome=\"x y\"} 3\na_total{outcome=\"z\"} 4\na_total_more 5\n";
-        assert_eq!(sum_of(text, "a_total"), 7);
-        assert_eq!(sum_of("b 2\n", "b"), 2);
-        assert_eq!(sum_of("", "b"), 0);
+        for (text, name, sum) in [(text, "a_total", 7.0), ("b 2.5\n", "b", 2.5), ("", "b", 0.0)] {
+            assert!((sum_of(text, name) - sum).abs() < 1e-9, "{name}");
+        }
     }
 }

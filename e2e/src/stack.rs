@@ -154,6 +154,14 @@ impl Stack {
         self.backends.iter().map(Backend::issue_requests).sum()
     }
 
+    /// One metric of the backends by its whole name, summed over them and its labels.
+    ///
+    /// # Errors
+    /// When a backend does not answer.
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        self.backends.iter().map(|backend| backend.metric(name)).sum()
+    }
+
     /// The log of a server so far, such as `gateway-1` or `backend-2`.
     ///
     /// # Errors

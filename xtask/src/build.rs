@@ -37,9 +37,20 @@ pub(crate) fn programs(checkout: &Checkout, profile: Profile) -> anyhow::Result<
 
 /// Builds the backend and returns its binary.
 pub(crate) fn backend(checkout: &Checkout, profile: Profile) -> anyhow::Result<PathBuf> {
-    step("building the backend");
+    native(checkout, "backend", profile)
+}
+
+/// Builds what benchmarks need beside the product and returns its binary.
+pub(crate) fn rig(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    native(checkout, "rig", Profile::Release)
+}
+
+/// Builds the program of one of our packages.
+fn native(checkout: &Checkout, name: &str, profile: Profile) -> anyhow::Result<PathBuf> {
+    step(&format!("building the {name}"));
+    let package = format!("doorbuster-{name}");
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(checkout.root()).args(["build", "--package", "doorbuster-backend"]);
+    cargo.current_dir(checkout.root()).args(["build", "--package", &package]);
     let folder = match profile {
         Profile::Dev => "debug",
         Profile::Release => {
@@ -48,7 +59,7 @@ pub(crate) fn backend(checkout: &Checkout, profile: Profile) -> anyhow::Result<P
         }
     };
     run(&mut cargo)?;
-    Ok(checkout.target().join(folder).join("doorbuster-backend"))
+    Ok(checkout.target().join(folder).join(package))
 }
 
 /// Builds the filter and returns its module, always at the same place.

@@ -36,7 +36,7 @@ enum Command {
     Chaos(chaos::Options),
     /// Ask whether a round of the running stack adds up
     Audit(audit::Options),
-    /// Measure the edge against its promises
+    /// Measure the product against its promises
     #[command(subcommand)]
     Bench(bench::Options),
     /// Check formatting, lints, Envoy configurations and dependencies

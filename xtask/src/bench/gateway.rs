@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use doorbuster_e2e::envoy_config::Rendering;
@@ -85,4 +87,18 @@ pub(super) fn connection_manager(listener: &mut Value) -> anyhow::Result<&mut Va
 pub(super) fn http_filters(manager: &mut Value) -> anyhow::Result<&mut Vec<Value>> {
     let filters = manager.get_mut("http_filters").and_then(Value::as_array_mut);
     filters.context("a connection manager without HTTP filters")
+}
+
+/// Without a user a gateway answers by itself. Its workers learn one after the other: a few answers in a row tell of all.
+pub(super) fn wait_until_known(url: &str, campaign: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut in_a_row = 0;
+    while in_a_row < 10 {
+        let reply = http::send("POST", &format!("{url}/v1/coupon/issue?campaign={campaign}"), &[], None);
+        let known = reply.context("a gateway does not answer")?.code() == "missing_user";
+        in_a_row = if known { in_a_row + 1 } else { 0 };
+        ensure!(Instant::now() < deadline, "{url} does not hear of the campaign {campaign}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }

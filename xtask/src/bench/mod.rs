@@ -1,9 +1,11 @@
-//! `cargo xtask bench`: measures the edge against its promises, and writes what it found to `docs/benchmarks.md`.
+//! `cargo xtask bench`: measures the product against its promises, and writes what it found to `docs/benchmarks.md`.
 
 mod document;
 mod edge;
 mod gateway;
+mod issue;
 mod leak;
+mod median;
 mod soak;
 mod wrk;
 
@@ -20,6 +22,8 @@ use crate::checkout::Checkout;
 pub(crate) enum Options {
     /// How fast one worker refuses, beside Envoy's own filters
     Edge(edge::Options),
+    /// How fast coupons are issued, beside what issuing is made of, and whether that stays so as a round grows
+    Issue(issue::Options),
     /// How many requests reach the origin for one coupon
     Leak(leak::Options),
     /// Whether memory stays flat over millions of refusals
@@ -31,6 +35,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     checkout.create_private()?;
     match options {
         Options::Edge(options) => edge::run(checkout, options),
+        Options::Issue(options) => issue::run(checkout, options),
         Options::Leak(options) => leak::run(checkout, options),
         Options::Soak(options) => soak::run(checkout, options),
     }

@@ -73,6 +73,11 @@ pub(crate) fn h2load(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     from_debian(checkout, "h2load", "nghttp2-client")
 }
 
+/// redis-cli and redis-benchmark: on the PATH, else Debian's.
+pub(crate) fn redis_tools(checkout: &Checkout) -> anyhow::Result<(PathBuf, PathBuf)> {
+    Ok((from_debian(checkout, "redis-cli", "redis-tools")?, from_debian(checkout, "redis-benchmark", "redis-tools")?))
+}
+
 fn from_debian(checkout: &Checkout, program: &str, package: &str) -> anyhow::Result<PathBuf> {
     if on_path(program).is_none() {
         apt::install(checkout, &[package])?;

@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::document::{circumstances, write_section};
 use super::gateway::{Gateway, shipped};
+use super::median::median;
 use crate::checkout::Checkout;
 use crate::console::{interrupt_flag, step};
 use crate::setup;
@@ -105,7 +106,7 @@ pub(super) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     let mut latencies = Vec::new();
     for (subject, rounds) in subjects.iter().zip(&rounds) {
         ensure!(!interrupted.load(Ordering::Relaxed), "interrupted");
-        latencies.push(bench.at_half_speed(subject, table::median(rounds.iter().map(|round| round.per_second)))?);
+        latencies.push(bench.at_half_speed(subject, median(rounds.iter().map(|round| round.per_second)))?);
         subject.wait_until_right()?;
     }
     let text = table::markdown(&subjects, &rounds, &latencies, options);

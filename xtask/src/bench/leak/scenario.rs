@@ -3,15 +3,16 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{anyhow, ensure};
 use doorbuster_e2e::http;
 use doorbuster_e2e::operator::open_all_day;
 
 use super::Options;
 use super::crowd::{Crowd, Heard};
 use super::fleet::{Fleet, Origin};
+use crate::bench::gateway::wait_until_known;
 use crate::storm::ledger::Ledger;
 
 /// What a scenario needs.
@@ -144,18 +145,4 @@ impl Bench<'_> {
         ))?;
         Ok(rows.first().and_then(|row| row.first()).and_then(|value| value.parse().ok()))
     }
-}
-
-/// Without a user a gateway answers by itself. Its workers learn one after the other: a few answers in a row tell of all.
-fn wait_until_known(url: &str, campaign: &str) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let mut in_a_row = 0;
-    while in_a_row < 10 {
-        let reply = http::send("POST", &format!("{url}/v1/coupon/issue?campaign={campaign}"), &[], None);
-        let known = reply.context("a gateway does not answer")?.code() == "missing_user";
-        in_a_row = if known { in_a_row + 1 } else { 0 };
-        ensure!(Instant::now() < deadline, "{url} does not hear of the campaign {campaign}");
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
