@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use axum::http::uri::Authority;
 use doorbuster_domain::id::CampaignId;
 use serde::Deserialize;
 
@@ -104,6 +105,8 @@ pub struct Config {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// The collector that spans are sent to, over HTTP.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// One key that does not hold: what is wrong, and what would be right.
@@ -166,6 +169,7 @@ impl Config {
             database_pool: keys.number("database_pool", 8, 2..=1_000)?,
             log: keys.log_filter("log", "info")?,
             log_format: keys.log_format("log_format")?,
+            otlp_endpoint: keys.collector("otlp_endpoint")?,
         };
         keys.finish()?;
         config.check_deadlines()?;
@@ -398,6 +402,22 @@ impl Keys {
             None | Some("json") => Ok(LogFormat::Json),
             Some("text") => Ok(LogFormat::Text),
             Some(other) => Err(ConfigError::new(field, format!("{other:?} is neither \"json\" nor \"text\""))),
+        }
+    }
+
+    fn collector(&mut self, field: &str) -> Result<Option<String>, ConfigError> {
+        let Some(text) = self.take(field)?.filter(|text| !text.is_empty()) else { return Ok(None) };
+        let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+        // A password in it would be sent in the clear, and shown below.
+        let valid = authority.is_some_and(|text| text.parse::<Authority>().is_ok() && !text.contains('@'));
+        if valid {
+            Ok(Some(text))
+        } else {
+            Err(ConfigError::new(
+                field,
+                "is not a collector's address such as http://127.0.0.1:4318; for one that wants TLS or a token, run a \
+                 collector of your own beside the backend",
+            ))
         }
     }
 

@@ -84,7 +84,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
     let clock = Arc::new(Clock::default());
     let catalog = Arc::new(Catalog::new(postgres.clone()));
     let changes = Arc::new(Changes::new(postgres.clone(), Arc::clone(&redis), Arc::clone(&catalog)));
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::new(&redis, &postgres));
     let tasks = TaskTracker::new();
     let issuance = Arc::new(Issuance::new(Parts {
         redis: Arc::clone(&redis),

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use doorbuster_backend::config::Config;
-use doorbuster_backend::{Listeners, audit, run, telemetry};
+use doorbuster_backend::telemetry::logs;
+use doorbuster_backend::{Listeners, audit, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -53,14 +54,19 @@ async fn main() -> ExitCode {
     if let Some(Command::Audit(arguments)) = &arguments.command {
         return audit::run(&config, arguments).await;
     }
-    telemetry::start_logging(&config.log, config.log_format);
-    match serve(config).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let spans = match logs::start(&config) {
+        Ok(spans) => spans,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "stopped");
-            ExitCode::FAILURE
+            eprintln!("configuration: {error:#}");
+            return ExitCode::from(EX_USAGE);
         }
+    };
+    let served = serve(config).await;
+    if let Err(error) = &served {
+        tracing::error!(error = format!("{error:#}"), "stopped");
     }
+    spans.flush();
+    if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

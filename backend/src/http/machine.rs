@@ -10,7 +10,7 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::{App, reply};
-use crate::telemetry::METRICS_TYPE;
+use crate::telemetry::{METRICS_TYPE, Scene};
 
 /// Asks no store and counts against no bound: a busy process is alive.
 pub(super) fn livez() -> Router<Arc<App>> {
@@ -43,5 +43,6 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     let in_flight = app.config.max_in_flight.saturating_sub(app.places.available_permits());
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], app.metrics.render(in_flight)).into_response()
+    let scene = Scene { in_flight, connections: app.postgres.connections() };
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], app.metrics.render(scene)).into_response()
 }

@@ -23,11 +23,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::catalog::Catalog;
 use crate::changes::Changes;
@@ -38,6 +40,9 @@ use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
 use crate::telemetry::Metrics;
 pub use tries::FailedTries;
+
+/// Longest id of a request that is logged, characters. Envoy's have 36.
+const LONGEST_REQUEST_ID: usize = 64;
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -90,7 +95,57 @@ fn dressed(router: Router<Arc<App>>) -> Router<Arc<App>> {
 
 /// Log lines of a request carry the id that the gateway gave it.
 async fn traced(request: Request, next: Next) -> Response {
-    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
-    next.run(request).instrument(span).await
+    // The span is there however little is logged: an error without its request's id would help nobody.
+    let span = tracing::error_span!(
+        "request",
+        request_id = request_id(request.headers()),
+        method = method(request.method()),
+        route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str),
+    );
+    let response = next.run(request).instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    span.set_attribute("http.response.status_code", i64::from(status));
+    span.in_scope(|| tracing::debug!(status, "answered"));
+    response
+}
+
+/// What the gateway calls a request. Somebody else may have written it: only what an id looks like gets into a log.
+fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get("x-request-id")?.to_str().ok()?;
+    let valid = (1..=LONGEST_REQUEST_ID).contains(&id.len())
+        && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
+    valid.then_some(id)
+}
+
+/// A client may invent methods, as many and as long as it likes.
+fn method(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_looks_like_an_id_is_logged() {
+        let of = |value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", axum::http::HeaderValue::from_bytes(value).unwrap());
+            request_id(&headers).map(ToOwned::to_owned)
+        };
+        let uuid = "6b0a3f0e-5f0b-9c57-8f4d-3a3f7d2e1c00";
+        assert_eq!(of(uuid.as_bytes()).as_deref(), Some(uuid));
+        assert_eq!(of(b"a".repeat(LONGEST_REQUEST_ID).as_slice()).map(|id| id.len()), Some(LONGEST_REQUEST_ID));
+        for nonsense in [&b""[..], b"a b", b"\"}", b"a\tb", b"\xff", &b"a".repeat(LONGEST_REQUEST_ID + 1)] {
+            assert_eq!(of(nonsense), None, "{nonsense:?}");
+        }
+        assert_eq!(request_id(&HeaderMap::new()), None);
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::RoundKey;
@@ -89,6 +90,7 @@ impl Hydrations {
     /// that epoch, since those who come with an older one are refused. So the pages read below fit each other, however
     /// long that takes, and no lock is held meanwhile.
     async fn fill(&self, key: &RoundKey) -> Result<Hydrated, HydrationError> {
+        let began = Instant::now();
         let shown = self.redis.counts(&[(&key.campaign, key.round)]).await?.first().map_or(0, |counts| counts.epoch);
         let Some(opened) = self.postgres.open_epoch(&key.campaign, key.round, shown).await? else {
             return Ok(Hydrated::Gone);
@@ -102,7 +104,7 @@ impl Hydrations {
             self.redis.stage_coupons(&mut staging, &page).await?;
         }
         let swapped = self.redis.swap(staging, opened.version, opened.closes_ms).await?;
-        self.metrics.hydrations.inc();
+        self.metrics.note_hydration(began.elapsed());
         tracing::info!(
             campaign = %key.campaign, round = %key.round, epoch = opened.epoch, highest = above, ?swapped,
             "hydrated a round"

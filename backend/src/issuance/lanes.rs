@@ -14,6 +14,7 @@ use std::task::Poll;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::progress::Progress;
 use super::{Place, RoundKey};
@@ -221,7 +222,8 @@ impl Lanes {
 
     async fn write(&self, key: &RoundKey, batch: &[Reservation]) -> Result<Vec<Outcome>, DatabaseError> {
         let began = Instant::now();
-        let outcome = self.postgres.commit(&key.campaign, key.round, batch).await;
+        let span = tracing::info_span!("commit", campaign = %key.campaign, round = %key.round, places = batch.len());
+        let outcome = self.postgres.commit(&key.campaign, key.round, batch).instrument(span).await;
         self.metrics.note_commit(began.elapsed());
         match outcome {
             Ok(commit) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use doorbuster_domain::schedule::Phase;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::lanes::Committed;
@@ -102,6 +102,7 @@ impl Issuance {
     }
 
     async fn sweep_rounds(&self, now_ms: i64) {
+        let began = Instant::now();
         let rounds = match self.postgres.rounds_closing_after(now_ms - SWEPT_MS).await {
             Ok(rounds) => rounds,
             Err(error) => {
@@ -113,15 +114,20 @@ impl Issuance {
             .iter()
             .map(|RecentRound { campaign, round, .. }| RoundKey { campaign: campaign.clone(), round: *round })
             .collect();
+        let (mut pending, mut oldest_ms) = (0, 0);
         for ((key, counts), round) in self.counts_of(&keys).await.into_iter().zip(&rounds) {
             if counts.pending > 0 {
-                self.sweep_round(key, counts, round.closes_ms, now_ms).await;
+                pending += counts.pending;
+                oldest_ms = oldest_ms.max(self.sweep_round(key, counts, round.closes_ms, now_ms).await);
             }
         }
+        let oldest = Duration::from_millis(u64::try_from(oldest_ms).unwrap_or(0));
+        self.metrics.note_sweep(began.elapsed(), pending, oldest);
     }
 
-    async fn sweep_round(&self, key: &RoundKey, counts: RoundCounts, closes_ms: i64, now_ms: i64) {
-        let Some(campaign) = self.catalog.get(&key.campaign) else { return };
+    /// Tells for how long the round's oldest place is pending, milliseconds.
+    async fn sweep_round(&self, key: &RoundKey, counts: RoundCounts, closes_ms: i64, now_ms: i64) -> i64 {
+        let Some(campaign) = self.catalog.get(&key.campaign) else { return 0 };
         if !counts.warm {
             self.hydrations.hydrate(key).await;
         }
@@ -132,9 +138,18 @@ impl Issuance {
         }
         let sweep_after_ms = i64::try_from(self.deadlines.sweep_after.as_millis()).unwrap_or(i64::MAX);
         let until_ms = now_ms.saturating_sub(sweep_after_ms);
-        match self.redis.held_since(&key.campaign, key.round, until_ms, SWEPT_AT_ONCE).await {
-            Ok(abandoned) => self.take_up(key, &campaign, abandoned).await,
-            Err(error) => tracing::warn!(%error, campaign = %key.campaign, round = %key.round, "cannot sweep a round"),
+        match self.redis.held_since(&key.campaign, key.round, now_ms, SWEPT_AT_ONCE).await {
+            Ok(mut held) => {
+                let oldest_ms = held.first().map_or(0, |oldest| now_ms - oldest.since_ms);
+                // Oldest first: what follows may still be at work.
+                held.truncate(held.partition_point(|held| held.since_ms <= until_ms));
+                self.take_up(key, &campaign, held).await;
+                oldest_ms
+            }
+            Err(error) => {
+                tracing::warn!(%error, campaign = %key.campaign, round = %key.round, "cannot sweep a round");
+                0
+            }
         }
     }
 

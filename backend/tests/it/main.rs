@@ -18,6 +18,8 @@ mod issue;
 #[cfg(test)]
 mod listing;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod operating;
 #[cfg(test)]
 mod operator;
@@ -35,6 +37,8 @@ mod redeem;
 mod scripts;
 #[cfg(test)]
 mod settle;
+#[cfg(test)]
+mod spans;
 #[cfg(test)]
 mod sync;
 #[cfg(test)]

@@ -18,6 +18,8 @@ mod identity;
 #[cfg(test)]
 mod issuing;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod observed;
 #[cfg(test)]
 mod outages;

@@ -11,11 +11,14 @@ mod vendors;
 
 use std::time::Duration;
 
+use prometheus_client::metrics::histogram::Histogram;
 use sqlx::PgPool;
 use sqlx::error::ErrorKind;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use tokio::time::Instant;
+
+use crate::telemetry::STORE_SECONDS;
 
 pub use audit_log::{Entry, Record};
 pub use campaigns::{CampaignRow, Change, Deleted};
@@ -102,6 +105,7 @@ impl DatabaseError {
 pub struct Postgres {
     pool: PgPool,
     deadline: Duration,
+    latency: Histogram,
 }
 
 impl Postgres {
@@ -128,7 +132,7 @@ impl Postgres {
         ]);
         let pool =
             PgPoolOptions::new().max_connections(connections).acquire_timeout(deadline).connect_lazy_with(options);
-        Ok(Self { pool, deadline })
+        Ok(Self { pool, deadline, latency: Histogram::new(STORE_SECONDS) })
     }
 
     /// Brings the schema up to date, waiting for a server that is still starting. Several may do so at once: sqlx holds
@@ -180,8 +184,23 @@ impl Postgres {
         .await
     }
 
+    /// How long exchanges take, the wait for a connection included, seconds.
+    #[must_use]
+    pub fn latency(&self) -> &Histogram {
+        &self.latency
+    }
+
+    /// How many connections there are, and how many of them nobody uses.
+    #[must_use]
+    pub fn connections(&self) -> (usize, usize) {
+        (usize::try_from(self.pool.size()).unwrap_or(usize::MAX), self.pool.num_idle())
+    }
+
     async fn within<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DatabaseError> {
-        match tokio::time::timeout(self.deadline, work).await {
+        let began = Instant::now();
+        let outcome = tokio::time::timeout(self.deadline, work).await;
+        self.latency.observe(began.elapsed().as_secs_f64());
+        match outcome {
             Ok(outcome) => Ok(outcome?),
             Err(_) => Err(DatabaseError::Late(self.deadline.as_millis())),
         }

@@ -6,6 +6,7 @@ mod audit;
 mod clock;
 mod gateways;
 mod keys;
+mod latency;
 mod link;
 mod places;
 mod rounds;
@@ -17,6 +18,7 @@ use redis::{Client, Cmd, FromRedisValue, Pipeline, ScriptInvocation, TlsCertific
 
 pub use audit::Places;
 pub use clock::{Clock, Reading};
+pub use latency::Latency;
 pub use places::{Ask, Decision, Held, Verdict};
 pub use rounds::{RoundCounts, Staging, Swap};
 
@@ -42,6 +44,7 @@ pub struct Redis {
     link: Link,
     prefix: String,
     deadline: Duration,
+    latency: Latency,
 }
 
 impl Redis {
@@ -69,19 +72,28 @@ impl Redis {
             }
             None => Client::open(url)?,
         };
-        Ok(Self { link: Link::new(client), prefix: prefix.to_owned(), deadline })
+        Ok(Self { link: Link::new(client), prefix: prefix.to_owned(), deadline, latency: latency::new() })
     }
 
     async fn invoke<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, RedisError> {
-        self.link.within(self.deadline, async |mut connection| invocation.invoke_async(&mut connection).await).await
+        let exchange = async |mut connection| invocation.invoke_async(&mut connection).await;
+        latency::timed(&self.latency, latency::SCRIPT, self.link.within(self.deadline, exchange)).await
     }
 
     async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
-        self.link.within(self.deadline, async |mut connection| command.query_async(&mut connection).await).await
+        let exchange = async |mut connection| command.query_async(&mut connection).await;
+        latency::timed(&self.latency, latency::COMMAND, self.link.within(self.deadline, exchange)).await
     }
 
     async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RedisError> {
-        self.link.within(self.deadline, async |mut connection| pipeline.query_async(&mut connection).await).await
+        let exchange = async |mut connection| pipeline.query_async(&mut connection).await;
+        latency::timed(&self.latency, latency::PIPELINE, self.link.within(self.deadline, exchange)).await
+    }
+
+    /// How long exchanges take by their kind, connecting included, seconds.
+    #[must_use]
+    pub fn latency(&self) -> &Latency {
+        &self.latency
     }
 
     /// Whether Redis answers, and what it does when its memory is full.
