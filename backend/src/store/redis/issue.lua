@@ -81,6 +81,10 @@ local entry = string.format('%s:%.0f', ARGV[2], number)
 redis.call('HSET', KEYS[3], user, entry)
 redis.call('ZADD', KEYS[4], now, entry .. ':' .. user)
 -- A key that has just come into being has no expiry yet.
-redis.call('PEXPIREAT', KEYS[3], ARGV[7])
-redis.call('PEXPIREAT', KEYS[4], ARGV[7])
+if reserved == 0 then
+    redis.call('PEXPIREAT', KEYS[3], ARGV[7])
+end
+if reserved == committed then
+    redis.call('PEXPIREAT', KEYS[4], ARGV[7])
+end
 return {'reserved', now, committed, reserved + 1, ARGV[2], number, epoch, now}
