@@ -1,7 +1,15 @@
 //! The main job: a win, a refusal, and never one coupon too many.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use doorbuster_e2e::Stack;
 use doorbuster_e2e::operator::open_all_day;
+
+use crate::support::eventually;
+
+/// A machine that is busy gets more time than it needs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_win_is_committed_and_the_second_try_is_refused() {
@@ -9,14 +17,19 @@ fn a_win_is_committed_and_the_second_try_is_refused() {
     stack.announce("spring", &open_all_day(2)).unwrap();
 
     let win = stack.issue("spring", "alice").unwrap();
-    assert_eq!(win.status, 201, "{}", win.body);
-    let coupon = win.json()["coupon"].clone();
-    assert_eq!(coupon["number"], 1);
-    let rows = stack.sql("SELECT user_id, number, code FROM public.issued_coupons").unwrap();
-    assert_eq!(rows, [["alice", "1", coupon["code"].as_str().unwrap()]]);
-
-    let again = stack.issue("spring", "alice").unwrap();
-    assert_eq!((again.status, again.code().as_str()), (409, "already_issued"), "{}", again.body);
+    let rows = || stack.sql("SELECT user_id, number, code FROM public.issued_coupons").unwrap();
+    let code = match win.status {
+        201 => {
+            assert_eq!(win.json()["coupon"]["number"], 1);
+            assert_eq!(rows().len(), 1, "201 means committed");
+            win.json()["coupon"]["code"].clone()
+        }
+        // PostgreSQL did not answer in time: a busy machine.
+        202 => win.json()["code"].clone(),
+        other => panic!("{other}: {}", win.body),
+    };
+    eventually(PATIENCE, "committed", || rows() == [["alice", "1", code.as_str().unwrap()]]);
+    eventually(PATIENCE, "refused", || stack.issue("spring", "alice").unwrap().code() == "already_issued");
 }
 
 #[test]
@@ -26,20 +39,26 @@ fn two_gateways_and_two_backends_give_out_exactly_the_quota() {
     stack.announce("spring", &open_all_day(QUOTA as u64)).unwrap();
 
     // Every user asks, at either gateway, until the answer is final.
-    let wins = std::thread::scope(|scope| {
+    let winners: BTreeSet<String> = std::thread::scope(|scope| {
         let crowd: Vec<_> = (0..8)
             .map(|client| {
                 let url = stack.url(client % 2);
-                scope.spawn(move || (0..10).filter(|turn| wins(&url, &format!("user-{client}-{turn}"))).count())
+                let users = (0..10).map(move |turn| format!("user-{client}-{turn}"));
+                scope.spawn(move || users.filter(|user| wins(&url, user)).collect::<Vec<_>>())
             })
             .collect();
-        crowd.into_iter().map(|client| client.join().unwrap()).sum::<usize>()
+        crowd.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
 
-    assert_eq!(wins, QUOTA);
-    let numbers = stack.sql("SELECT number FROM public.issued_coupons ORDER BY number").unwrap();
     let expected: Vec<Vec<String>> = (1..=QUOTA).map(|number| vec![number.to_string()]).collect();
-    assert_eq!(numbers, expected);
+    eventually(PATIENCE, "each number once", || {
+        stack.sql("SELECT number FROM public.issued_coupons ORDER BY number").unwrap() == expected
+    });
+    let rows = stack.sql("SELECT DISTINCT user_id FROM public.issued_coupons").unwrap();
+    let holders: BTreeSet<String> = rows.into_iter().flatten().collect();
+    assert_eq!(holders.len(), QUOTA, "nobody twice");
+    // Who heard 202 first may hear `sold_out` next, but has the coupon.
+    assert!(winners.is_subset(&holders), "told of a coupon without one: {winners:?} {holders:?}");
 }
 
 fn wins(gateway: &str, user: &str) -> bool {
@@ -47,9 +66,9 @@ fn wins(gateway: &str, user: &str) -> bool {
         let url = format!("{gateway}/v1/coupon/issue?campaign=spring");
         let reply = doorbuster_e2e::http::send("POST", &url, &[("x-user-id", user)], None).unwrap();
         match (reply.status, reply.code().as_str()) {
-            (201, _) => return true,
+            (201, _) | (409, "already_issued") => return true,
             (409, "sold_out") => return false,
-            (503, "busy") => std::thread::sleep(std::time::Duration::from_millis(20)),
+            (202, _) | (503, "busy" | "unavailable") => std::thread::sleep(std::time::Duration::from_millis(20)),
             other => panic!("{other:?}: {}", reply.body),
         }
     }
