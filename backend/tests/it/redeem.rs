@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::recovery::reserve_and_die;
-use crate::world::{Reply, World, campaign, in_world};
+use crate::world::{Reply, World, campaign, eventually, in_world};
 
 /// Issues a coupon and gives its code.
 pub(crate) async fn win(world: &World, campaign: &str, user: &str) -> String {
@@ -246,6 +246,12 @@ async fn of_a_hundred_at_once_one_order_wins() {
         world.start().await;
         world.start().await;
         world.put(0, "spring", &world.open(2).await).await;
+        // Until a backend has heard of the campaign it gives times in UTC.
+        eventually("the second backend's notice", async || {
+            let count = world.get(1, "/v1/coupon/count?campaign=spring", "ann").await;
+            (count.status == 200).then_some(())
+        })
+        .await;
         let (raced, repeated) = (win(world, "spring", "ann").await, win(world, "spring", "bob").await);
 
         let orders: Vec<_> = (0..100).map(|n| order(&format!("A-{n}"), 30_000)).collect();
