@@ -1,6 +1,7 @@
 //! A campaign: what an operator writes, checked field by field, and what the backend keeps of it.
 
 mod input;
+mod schema;
 
 use chrono::{DateTime, FixedOffset};
 use doorbuster_domain::count::Rounds;
@@ -10,26 +11,40 @@ use doorbuster_domain::schedule::{FieldError, Phase, Round, Schedule, ScheduleSp
 use doorbuster_domain::validity::Validity;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
+
+pub use schema::CampaignInput;
 
 /// The largest quota.
 pub const LARGEST_QUOTA: u64 = 10_000_000;
 
 /// What an operator writes. A value of this type was checked by [`Spec::from_json`] once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Spec {
     /// For people.
+    #[schema(
+        max_length = 200,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     pub title: String,
     /// Who is owed for the discounts.
+    #[schema(
+        max_length = 200,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     pub vendor: String,
     /// Three capital letters.
+    #[schema(pattern = "^[A-Z]{3}$")]
     pub currency: String,
     /// When rounds open and close.
     pub schedule: ScheduleSpec,
     /// Coupons per round; none means no limit.
+    #[schema(required, maximum = 10_000_000)]
     pub quota: Option<u64>,
     /// What a coupon is worth.
     pub discount: Discount,
     /// In the currency's minor unit.
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
     pub min_order_amount: u64,
     /// From when until when a coupon can be redeemed.
     pub validity: Validity,
@@ -86,7 +101,8 @@ pub struct Campaign {
 }
 
 /// A campaign as operators and the audit log see it: what was written, and what became of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Campaign)]
 pub struct Shown<'a> {
     id: &'a CampaignId,
     version: i64,

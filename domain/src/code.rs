@@ -14,6 +14,8 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// order 31, so every single wrong character and every swap of two characters is noticed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", schema(value_type = String, pattern = "^[0-9A-HJKMNP-TV-Z]{12}$", examples("7K3M9QZ2WX4T")))]
 pub struct CouponCode([u8; 12]);
 
 /// A text that is no coupon code: of another length, with other characters, or with a typing error.

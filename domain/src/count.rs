@@ -11,6 +11,7 @@ use crate::timetable::Timetable;
 /// What the contract calls a campaign's state; the first that holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum State {
     /// After the last round.
     Ended,
@@ -28,18 +29,22 @@ pub enum State {
 
 /// Where a campaign stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Count {
     campaign: CampaignId,
     round: RoundId,
     state: State,
+    #[cfg_attr(feature = "schema", schema(required))]
     quota: Option<u64>,
     issued: u64,
+    #[cfg_attr(feature = "schema", schema(required))]
     remaining: Option<u64>,
     #[serde(serialize_with = "serialize_instant")]
     opens_at: DateTime<FixedOffset>,
     #[serde(serialize_with = "serialize_instant")]
     closes_at: DateTime<FixedOffset>,
     #[serde(serialize_with = "serialize_optional_instant")]
+    #[cfg_attr(feature = "schema", schema(required))]
     next_opens_at: Option<DateTime<FixedOffset>>,
     #[serde(serialize_with = "serialize_instant")]
     as_of: DateTime<FixedOffset>,

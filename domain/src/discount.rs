@@ -7,19 +7,23 @@ pub const LARGEST_AMOUNT: u64 = (1 << 53) - 1;
 
 /// What a coupon is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Discount {
     /// A part of the order.
     Percent {
         /// 1 to 100.
+        #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 100))]
         value: u64,
         /// Not more than this, in the currency's minor unit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "schema", schema(nullable = false, minimum = 1, maximum = 9_007_199_254_740_991_u64))]
         max_amount: Option<u64>,
     },
     /// An amount.
     Amount {
         /// In the currency's minor unit.
+        #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 9_007_199_254_740_991_u64))]
         value: u64,
     },
 }

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 pub struct InvalidId(&'static str);
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $rule:literal, $valid:expr) => {
+    ($(#[$doc:meta])* $name:ident, $rule:literal, $pattern:literal, $valid:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
+        #[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(value_type = String, pattern = $pattern))]
         pub struct $name(String);
 
         impl $name {
@@ -73,6 +74,7 @@ text_id!(
     /// A campaign's id: `[a-z0-9][a-z0-9-]{0,62}`.
     CampaignId,
     "must be 1 to 63 characters of a-z 0-9 -, not beginning with -",
+    "^[a-z0-9][a-z0-9-]{0,62}$",
     |text| {
         text.len() <= 63
             && text.first().is_some_and(|first| *first != b'-')
@@ -84,6 +86,7 @@ text_id!(
     /// A user's id: 1 to 128 bytes of `A-Z a-z 0-9 . _ : @ | + = ~ -`.
     UserId,
     "must be 1 to 128 bytes of A-Z a-z 0-9 . _ : @ | + = ~ -",
+    "^[A-Za-z0-9._:@|+=~-]{1,128}$",
     |text| {
         (1..=128).contains(&text.len())
             && text.iter().all(|c| {
@@ -97,6 +100,7 @@ text_id!(
     /// A shop's name for an order: 1 to 128 visible ASCII characters.
     OrderId,
     "must be 1 to 128 visible ASCII characters",
+    "^[!-~]{1,128}$",
     is_visible
 );
 
@@ -105,6 +109,7 @@ text_id!(
     /// characters.
     IdempotencyKey,
     "must be 1 to 128 visible ASCII characters",
+    "^[!-~]{1,128}$",
     is_visible
 );
 
@@ -115,6 +120,7 @@ fn is_visible(text: &[u8]) -> bool {
 /// A round's name: the local date on which it opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RoundId(pub NaiveDate);
 
 impl fmt::Display for RoundId {

@@ -14,24 +14,66 @@ use crate::timetable::Timetable;
 /// A schedule as an operator writes it; see the contract for the meaning of each field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ScheduleSpec {
     /// IANA name, as `Asia/Seoul`.
+    #[cfg_attr(feature = "schema", schema(value_type = Timezone))]
     pub timezone: String,
     /// First local date on which a round may open, `YYYY-MM-DD`.
+    #[cfg_attr(feature = "schema", schema(format = Date))]
     pub first_day: String,
     /// Last such date, included.
+    #[cfg_attr(feature = "schema", schema(format = Date))]
     pub last_day: String,
     /// Local wall time `HH:MM[:SS]`.
+    #[cfg_attr(feature = "schema", schema(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?$"))]
     pub opens: String,
     /// Local wall time up to `24:00`; not after `opens` means on the following day.
+    #[cfg_attr(feature = "schema", schema(pattern = "^(([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?|24:00(:00)?)$"))]
     pub closes: String,
     /// `mon` to `sun`; left out: every day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<Weekday>, min_items = 1))]
     pub weekdays: Option<Vec<String>>,
+}
+
+/// The names that [`ScheduleSpec::timezone`] may have.
+#[cfg(feature = "schema")]
+struct Timezone;
+
+#[cfg(feature = "schema")]
+impl utoipa::PartialSchema for Timezone {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        let names = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+        utoipa::openapi::schema::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("A name of the IANA time zone database."))
+            .enum_values(Some(names))
+            .into()
+    }
+}
+
+#[cfg(feature = "schema")]
+impl utoipa::ToSchema for Timezone {}
+
+/// The names that [`ScheduleSpec::weekdays`] may have.
+#[cfg(feature = "schema")]
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "describes what is kept as text")]
+enum Weekday {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
 }
 
 /// What is wrong with one field of a specification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FieldError {
     /// Path of the field, as `schedule.closes`.
     pub field: String,
@@ -54,6 +96,7 @@ impl FieldError {
 
 /// One occurrence of the daily window: `[opens, closes)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Round {
     /// The local date on which it opens.
     #[serde(rename = "round")]

@@ -8,6 +8,7 @@ use crate::schedule::{Phase, Round};
 
 /// The rounds around a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Timetable {
     /// The round before the first of `rounds`; none if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,8 +8,10 @@ use crate::schedule::Schedule;
 /// How long coupons are valid, as an operator states it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Validity {
     /// 1 to 3650; counted from `from` to the end of that local day.
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 3650))]
     pub days: u32,
     /// Where counting begins.
     pub from: ValidFrom,
@@ -20,6 +22,7 @@ pub struct Validity {
 /// The instant whose local day is day zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum ValidFrom {
     /// The coupon's own issue.
     Issue,
@@ -30,6 +33,7 @@ pub enum ValidFrom {
 /// The instant from which a coupon can be redeemed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Redeemable {
     /// At once.
     OnIssue,

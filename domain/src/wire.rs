@@ -14,8 +14,10 @@ pub const SYNC_PATH: &str = "/internal/v1/edge/sync";
 
 /// What an edge sends up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SyncRequest {
     /// Drawn when the Envoy process started: 1 to 64 characters of `a-z 0-9 -`.
+    #[cfg_attr(feature = "schema", schema(pattern = "^[a-z0-9-]{1,64}$"))]
     pub gateway: String,
     /// At most so many campaigns are wanted, nearest round first.
     pub max_campaigns: u32,
@@ -26,6 +28,7 @@ pub struct SyncRequest {
 
 /// Decisions about one round since an edge started. Totals, so that a lost reply counts nothing twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Totals {
     /// The campaign.
     pub campaign: CampaignId,
@@ -37,6 +40,7 @@ pub struct Totals {
 
 /// What the backend sends down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SyncResponse {
     /// Redis's clock, Unix milliseconds, carried forward by the backend's monotonic clock.
     pub now_ms: i64,
@@ -52,6 +56,7 @@ pub struct SyncResponse {
 
 /// One campaign, as an edge needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SyncCampaign {
     /// Its id.
     pub id: CampaignId,
@@ -62,8 +67,10 @@ pub struct SyncCampaign {
     /// Its rounds around now.
     pub timetable: Timetable,
     /// Coupons per round; none means no limit.
+    #[cfg_attr(feature = "schema", schema(required))]
     pub quota: Option<u64>,
     /// The round which `issued` and `reserved` describe: the current one, else the next.
+    #[cfg_attr(feature = "schema", schema(required))]
     pub round: Option<RoundId>,
     /// Committed coupons of that round.
     pub issued: u64,

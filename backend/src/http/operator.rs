@@ -1,5 +1,6 @@
 //! What operators do.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,34 +10,85 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use doorbuster_domain::id::{CampaignId, RoundId};
 use doorbuster_domain::refusal::{Refusal, rfc3339};
 use doorbuster_domain::schedule::FieldError;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::Error;
+use super::openapi::Routes;
+use super::openapi::problems::refusals;
 use super::path::PathParameters;
 use super::{App, audit_log, auth, body, redemptions, reply, vendors};
-use crate::campaign::{Campaign, Spec};
+use crate::campaign::{Campaign, CampaignInput, Shown, Spec};
 use crate::changes::{Expected, Pause, Put};
 use crate::operators::Operator;
 
 /// Largest body.
 const LARGEST_BODY: usize = 64 * 1024;
 
+pub(super) fn routes() -> Routes {
+    OpenApiRouter::new()
+        .routes(routes!(all))
+        .routes(routes!(one, put, delete))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(round))
+        .routes(routes!(audit_log::list))
+        .merge(redemptions::ops_routes())
+        .merge(vendors::routes())
+}
+
 pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
-    Router::new()
-        .route("/admin/v1/campaigns", get(all))
-        .route("/admin/v1/campaigns/{id}", get(one).put(put).delete(delete))
-        .route("/admin/v1/campaigns/{id}/pause", post(pause))
-        .route("/admin/v1/campaigns/{id}/resume", post(resume))
-        .route("/admin/v1/campaigns/{id}/rounds/{round}", get(round))
-        .route("/admin/v1/audit-log", get(audit_log::list))
-        .merge(redemptions::ops_router())
-        .merge(vendors::router())
+    routes()
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::operator))
+        .into()
+}
+
+/// Every campaign.
+#[derive(Serialize, ToSchema)]
+struct CampaignList<'a> {
+    /// By id.
+    campaigns: Vec<Shown<'a>>,
+}
+
+/// One round, as far as it has come.
+#[derive(Serialize, ToSchema)]
+struct RoundReply<'a> {
+    campaign: &'a CampaignId,
+    round: RoundId,
+    #[schema(format = DateTime)]
+    opens_at: String,
+    #[schema(format = DateTime)]
+    closes_at: String,
+    /// Null: no limit.
+    #[schema(required)]
+    quota: Option<u64>,
+    /// Committed coupons.
+    issued: u64,
+    /// Reservations not yet committed.
+    pending: u64,
+    /// Reservations that failed for good.
+    failed: u64,
+    /// What gateways decided about requests: how many were `admitted`, or refused with a code.
+    edge: BTreeMap<String, u64>,
+}
+
+refusals! {
+    AllRefusals = [Unauthorized, Forbidden, TooMany, Unavailable];
+    OneRefusals = [Unauthorized, Forbidden, TooMany, UnknownCampaign, Unavailable];
+    PutRefusals = [
+        Unauthorized, Forbidden, TooMany, MalformedInput, InvalidInput, VersionConflict, BodyTooLarge, Unavailable,
+    ];
+    PauseRefusals = [Unauthorized, Forbidden, TooMany, UnknownCampaign, VersionConflict, Unavailable];
+    DeleteRefusals = [
+        Unauthorized, Forbidden, TooMany, UnknownCampaign, VersionConflict, HasCoupons, Unavailable,
+    ];
+    RoundRefusals = [Unauthorized, Forbidden, TooMany, UnknownCampaign, NotFound, Unavailable];
 }
 
 fn with_etag(status: StatusCode, campaign: &Campaign) -> Response {
@@ -69,20 +121,73 @@ fn expected(headers: &HeaderMap) -> Expected {
     }
 }
 
+/// Every campaign.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/campaigns",
+    tag = "operators",
+    operation_id = "list_campaigns",
+    responses(
+        (status = 200, description = "All of them", body = CampaignList<'_>,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        AllRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn all(State(app): State<Arc<App>>) -> Result<Response, Error> {
     app.catalog.refresh().await?;
     let snapshot = app.catalog.snapshot();
     let mut campaigns: Vec<_> = snapshot.campaigns.values().collect();
     campaigns.sort_by_key(|campaign| &campaign.id);
-    let campaigns: Vec<_> = campaigns.into_iter().map(|campaign| campaign.shown()).collect();
-    Ok(reply::json(StatusCode::OK, &json!({"campaigns": campaigns})))
+    let campaigns = campaigns.into_iter().map(|campaign| campaign.shown()).collect();
+    Ok(reply::json(StatusCode::OK, &CampaignList { campaigns }))
 }
 
+/// One campaign.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/campaigns/{id}",
+    tag = "operators",
+    operation_id = "show_campaign",
+    params(
+        ("id" = CampaignId, Path, description = "The campaign"),
+    ),
+    responses(
+        (status = 200, description = "The campaign", body = Shown<'_>,
+         headers(("cache-control" = String, description = "`no-store`"),
+                 ("etag" = String, description = "The version, as an entity tag"))),
+        OneRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn one(State(app): State<Arc<App>>, path: PathParameters) -> Result<Response, Error> {
     let campaign = app.postgres.campaign(&existing(&path)?).await?.ok_or(Refusal::UnknownCampaign)?;
     Ok(with_etag(StatusCode::OK, &campaign))
 }
 
+/// Creates or replaces a campaign. Once answered, this backend acts by it, and every other one and all gateways within a
+/// second.
+#[utoipa::path(
+    put,
+    path = "/admin/v1/campaigns/{id}",
+    tag = "operators",
+    operation_id = "put_campaign",
+    params(
+        ("id" = CampaignId, Path, description = "The campaign"),
+        ("if-match" = Option<String>, Header, description = "Versions that may be changed, as entity tags, or `*`"),
+    ),
+    request_body = CampaignInput,
+    responses(
+        (status = 200, description = "It was replaced", body = Shown<'_>,
+         headers(("cache-control" = String, description = "`no-store`"),
+                 ("etag" = String, description = "The version, as an entity tag"))),
+        (status = 201, description = "It was created", body = Shown<'_>,
+         headers(("cache-control" = String, description = "`no-store`"),
+                 ("etag" = String, description = "The version, as an entity tag"))),
+        PutRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn put(
     State(app): State<Arc<App>>,
     operator: Operator,
@@ -105,6 +210,22 @@ async fn put(
     Ok(with_etag(status, &campaign))
 }
 
+/// Deletes a campaign that has no coupon yet.
+#[utoipa::path(
+    delete,
+    path = "/admin/v1/campaigns/{id}",
+    tag = "operators",
+    operation_id = "delete_campaign",
+    params(
+        ("id" = CampaignId, Path, description = "The campaign"),
+        ("if-match" = Option<String>, Header, description = "Versions that may be changed, as entity tags, or `*`"),
+    ),
+    responses(
+        (status = 204, description = "It is gone"),
+        DeleteRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn delete(
     State(app): State<Arc<App>>,
     operator: Operator,
@@ -117,6 +238,24 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// Pauses a campaign.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/campaigns/{id}/pause",
+    tag = "operators",
+    operation_id = "pause_campaign",
+    params(
+        ("id" = CampaignId, Path, description = "The campaign"),
+        ("if-match" = Option<String>, Header, description = "Versions that may be changed, as entity tags, or `*`"),
+    ),
+    responses(
+        (status = 200, description = "It is paused", body = Shown<'_>,
+         headers(("cache-control" = String, description = "`no-store`"),
+                 ("etag" = String, description = "The version, as an entity tag"))),
+        PauseRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn pause(
     State(app): State<Arc<App>>,
     operator: Operator,
@@ -126,6 +265,24 @@ async fn pause(
     set_paused(&app, &operator, &path, &headers, Pause::On).await
 }
 
+/// Lets a paused campaign go on.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/campaigns/{id}/resume",
+    tag = "operators",
+    operation_id = "resume_campaign",
+    params(
+        ("id" = CampaignId, Path, description = "The campaign"),
+        ("if-match" = Option<String>, Header, description = "Versions that may be changed, as entity tags, or `*`"),
+    ),
+    responses(
+        (status = 200, description = "It goes on", body = Shown<'_>,
+         headers(("cache-control" = String, description = "`no-store`"),
+                 ("etag" = String, description = "The version, as an entity tag"))),
+        PauseRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn resume(
     State(app): State<Arc<App>>,
     operator: Operator,
@@ -148,6 +305,23 @@ async fn set_paused(
     Ok(with_etag(StatusCode::OK, &campaign))
 }
 
+/// One round, as far as it has come.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/campaigns/{id}/rounds/{round}",
+    tag = "operators",
+    operation_id = "show_round",
+    params(
+        ("id" = CampaignId, Path, description = "The campaign"),
+        ("round" = RoundId, Path, description = "The local date on which it opens"),
+    ),
+    responses(
+        (status = 200, description = "The round", body = RoundReply<'_>,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        RoundRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn round(State(app): State<Arc<App>>, path: PathParameters) -> Result<Response, Error> {
     let campaign = app.postgres.campaign(&existing(&path)?).await?.ok_or(Refusal::UnknownCampaign)?;
     let name: Option<RoundId> = path.get("round").parse().ok();
@@ -157,12 +331,16 @@ async fn round(State(app): State<Arc<App>>, path: PathParameters) -> Result<Resp
     let edge = app.redis.edge_totals(&campaign.id, round.id).await?;
     let failed = app.postgres.failed(&campaign.id, round.id).await?;
     let pending = app.redis.counts(&asked).await?.first().map_or(0, |counts| counts.pending);
-    Ok(reply::json(
-        StatusCode::OK,
-        &json!({
-            "campaign": campaign.id, "round": round.id,
-            "opens_at": rfc3339(&round.opens), "closes_at": rfc3339(&round.closes),
-            "quota": campaign.spec.quota, "issued": issued, "pending": pending, "failed": failed, "edge": edge,
-        }),
-    ))
+    let told = RoundReply {
+        campaign: &campaign.id,
+        round: round.id,
+        opens_at: rfc3339(&round.opens),
+        closes_at: rfc3339(&round.closes),
+        quota: campaign.spec.quota,
+        issued,
+        pending,
+        failed,
+        edge,
+    };
+    Ok(reply::json(StatusCode::OK, &told))
 }

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use axum::routing::{get, post};
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::discount::LARGEST_AMOUNT;
 use doorbuster_domain::id::{OrderId, UserId};
@@ -16,9 +14,14 @@ use doorbuster_domain::redemption::Order;
 use doorbuster_domain::refusal::Refusal;
 use doorbuster_domain::schedule::FieldError;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::Error;
+use super::openapi::Routes;
+use super::openapi::problems::refusals;
 use super::path::PathParameters;
 use super::reply::CouponBody;
 use super::{App, body, coupons, reply};
@@ -29,46 +32,114 @@ use crate::settlement::Redeemed;
 use crate::store::postgres::{Coupon, Life, Redemption, Voiding};
 
 /// For users; only where the configuration lets them redeem.
-pub(super) fn client_router() -> Router<Arc<App>> {
-    Router::new().route("/v1/coupons/{code}/redeem", post(redeem_own))
+pub(super) fn client_routes() -> Routes {
+    OpenApiRouter::new().routes(routes!(redeem_own))
 }
 
 /// For the shop's server and for operators.
-pub(super) fn ops_router() -> Router<Arc<App>> {
-    Router::new()
-        .route("/admin/v1/coupons/{code}", get(show))
-        .route("/admin/v1/coupons/{code}/redeem", post(redeem_for_user))
-        .route("/admin/v1/coupons/{code}/void", post(void))
+pub(super) fn ops_routes() -> Routes {
+    OpenApiRouter::new().routes(routes!(show)).routes(routes!(redeem_for_user)).routes(routes!(void))
+}
+
+refusals! {
+    ShowRefusals = [Unauthorized, Forbidden, TooMany, InvalidCode, UnknownCoupon, Unavailable];
+    RedeemOwnRefusals = [
+        MissingUser, InvalidUser, InvalidCode, UnknownCoupon, OrderMismatch, AlreadyRedeemed, NotRedeemableYet,
+        Expired, Voided, BelowMinimum, MalformedInput, InvalidInput, BodyTooLarge, TooMany, NotFound, Unavailable,
+    ];
+    RedeemForUserRefusals = [
+        Unauthorized, Forbidden, TooMany, InvalidCode, UnknownCoupon, OrderMismatch, AlreadyRedeemed,
+        NotRedeemableYet, Expired, Voided, BelowMinimum, MalformedInput, InvalidInput, BodyTooLarge, Unavailable,
+    ];
+    VoidRefusals = [
+        Unauthorized, Forbidden, TooMany, InvalidCode, UnknownCoupon, AlreadyRedeemed, MalformedInput, InvalidInput,
+        BodyTooLarge, Unavailable,
+    ];
+}
+
+/// An order to redeem a coupon for.
+#[derive(ToSchema)]
+#[schema(as = Order)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes what is read field by field")]
+struct OrderInput {
+    order_id: OrderId,
+    /// In the currency's minor unit.
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
+    order_amount: u64,
+}
+
+/// An order of a user to redeem a coupon for.
+#[derive(ToSchema)]
+#[schema(as = UserOrder)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes what is read field by field")]
+struct UserOrderInput {
+    user: UserId,
+    order_id: OrderId,
+    /// In the currency's minor unit.
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
+    order_amount: u64,
+}
+
+/// Why a coupon is taken back.
+#[derive(ToSchema)]
+#[schema(as = VoidInput)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes what is read field by field")]
+struct VoidInput {
+    /// For people.
+    #[schema(
+        max_length = 200,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
+    reason: String,
+    /// A redeemed coupon, too, whose settlement is reversed.
+    #[serde(default)]
+    reverse: bool,
 }
 
 /// A coupon redeemed for an order.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Redemption)]
 struct RedemptionBody {
     code: CouponCode,
     order_id: OrderId,
     order_amount: u64,
     discount_amount: u64,
+    #[schema(format = DateTime)]
     redeemed_at: String,
 }
 
 /// A coupon that was taken back.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Voiding)]
 struct VoidBody {
     code: CouponCode,
     reason: String,
     reversed: bool,
+    #[schema(format = DateTime)]
     voided_at: String,
 }
 
 /// A coupon, as operators see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CouponLife)]
 struct LifeBody {
     user: UserId,
     vendor: String,
     #[serde(flatten)]
     coupon: CouponBody,
+    #[schema(required)]
     redemption: Option<RedemptionBody>,
+    #[schema(required)]
     void: Option<VoidBody>,
+}
+
+/// One coupon, as operators see it.
+#[derive(Serialize, ToSchema)]
+struct LifeReply {
+    coupon: LifeBody,
 }
 
 impl RedemptionBody {
@@ -94,6 +165,20 @@ impl VoidBody {
     }
 }
 
+/// Any user's coupon, for operators.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/coupons/{code}",
+    tag = "operators",
+    operation_id = "show_users_coupon",
+    params(("code" = CouponCode, Path, description = "In either case; O stands for 0, I and L for 1")),
+    responses(
+        (status = 200, description = "The coupon, committed", body = LifeReply,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        ShowRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn show(State(app): State<Arc<App>>, path: PathParameters) -> Result<Response, Error> {
     let life = app.postgres.coupon_life(coupons::code(&path)?).await?.ok_or(Refusal::UnknownCoupon)?;
     let Life { coupon, user, vendor, redemption, voiding } = life;
@@ -104,9 +189,26 @@ async fn show(State(app): State<Arc<App>>, path: PathParameters) -> Result<Respo
         void: voiding.map(|voiding| VoidBody::new(&coupon, voiding, &app.catalog)),
         coupon: CouponBody::new(&coupon, &app.catalog),
     };
-    Ok(reply::json(StatusCode::OK, &json!({"coupon": body})))
+    Ok(reply::json(StatusCode::OK, &LifeReply { coupon: body }))
 }
 
+/// Redeems one of the user's own coupons for an order. The same order again gets the same answer.
+#[utoipa::path(
+    post,
+    path = "/v1/coupons/{code}/redeem",
+    tag = "clients",
+    operation_id = "redeem_own_coupon",
+    params(
+        ("code" = CouponCode, Path, description = "In either case; O stands for 0, I and L for 1"),
+        ("x-user-id" = UserId, Header, description = "The user, set by the authentication in front of the gateway"),
+    ),
+    request_body = OrderInput,
+    responses(
+        (status = 200, description = "Redeemed for this order", body = RedemptionBody,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        RedeemOwnRefusals,
+    ),
+)]
 async fn redeem_own(
     State(app): State<Arc<App>>,
     path: PathParameters,
@@ -119,6 +221,23 @@ async fn redeem_own(
     redeem(&app, None, code, &user, order).await
 }
 
+/// Redeems a user's coupon for an order: the shop's server asks. The same order again gets the same answer.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/coupons/{code}/redeem",
+    tag = "operators",
+    operation_id = "redeem_coupon",
+    params(
+        ("code" = CouponCode, Path, description = "In either case; O stands for 0, I and L for 1"),
+    ),
+    request_body = UserOrderInput,
+    responses(
+        (status = 200, description = "Redeemed for this order", body = RedemptionBody,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        RedeemForUserRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn redeem_for_user(
     State(app): State<Arc<App>>,
     operator: Operator,
@@ -146,6 +265,23 @@ async fn redeem(
     Ok(reply::json(StatusCode::OK, &RedemptionBody::new(&coupon, redemption, &app.catalog)))
 }
 
+/// Takes a coupon back. Its number is not issued again.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/coupons/{code}/void",
+    tag = "operators",
+    operation_id = "void_coupon",
+    params(
+        ("code" = CouponCode, Path, description = "In either case; O stands for 0, I and L for 1"),
+    ),
+    request_body = VoidInput,
+    responses(
+        (status = 200, description = "It is void", body = VoidBody,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        VoidRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn void(
     State(app): State<Arc<App>>,
     operator: Operator,

@@ -4,10 +4,12 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
+use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId};
 use doorbuster_domain::refusal::{PROBLEM_JSON, Problem, rfc3339};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::campaign::Discount;
 use crate::catalog::Catalog;
@@ -29,22 +31,51 @@ pub(super) fn problem(problem: &Problem) -> Response {
     response
 }
 
+/// One coupon.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CouponReply {
+    pub(super) coupon: CouponBody,
+}
+
+/// A place held for a coupon that is not committed yet.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PendingReply {
+    pub(super) status: PendingStatus,
+    pub(super) code: CouponCode,
+}
+
+/// The only one.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PendingStatus {
+    Pending,
+}
+
 /// A coupon, as the contract shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Coupon)]
 pub(super) struct CouponBody {
+    #[schema(value_type = CouponCode)]
     code: String,
     campaign: CampaignId,
     round: RoundId,
+    /// The order of reservation in its round, from 1.
+    #[schema(minimum = 1)]
     number: u64,
+    #[schema(format = DateTime)]
     issued_at: String,
+    #[schema(format = DateTime)]
     redeemable_from: String,
+    #[schema(format = DateTime)]
     redeemable_until: String,
     discount: Discount,
     min_order_amount: u64,
     currency: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     redeemed_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     voided_at: Option<String>,
 }
 

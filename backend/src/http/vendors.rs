@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
-use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
@@ -17,9 +15,14 @@ use doorbuster_domain::id::IdempotencyKey;
 use doorbuster_domain::refusal::{Refusal, rfc3339};
 use doorbuster_domain::schedule::FieldError;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::Error;
+use super::openapi::Routes;
+use super::openapi::problems::refusals;
 use super::path::PathParameters;
 use super::{App, body, query, reply};
 use crate::fields::{Fields, integer};
@@ -29,18 +32,58 @@ use crate::store::postgres::{LedgerEntry, Vendor};
 /// The header that names a payout, so that asked for again it is the same one.
 const KEY_HEADER: &str = "idempotency-key";
 
-pub(super) fn router() -> Router<Arc<App>> {
-    Router::new()
-        .route("/admin/v1/vendors", get(all))
-        .route("/admin/v1/vendors/{id}", get(one))
-        .route("/admin/v1/vendors/{id}/payouts", post(pay_out))
+pub(super) fn routes() -> Routes {
+    OpenApiRouter::new().routes(routes!(all)).routes(routes!(one)).routes(routes!(pay_out))
 }
 
-#[derive(Serialize)]
+refusals! {
+    AllRefusals = [Unauthorized, Forbidden, TooMany, InvalidInput, Unavailable];
+    OneRefusals = [Unauthorized, Forbidden, TooMany, UnknownVendor, InvalidInput, Unavailable];
+    PayoutRefusals = [
+        Unauthorized, Forbidden, TooMany, UnknownVendor, InsufficientBalance, KeyReused, MalformedInput, InvalidInput,
+        BodyTooLarge, Unavailable,
+    ];
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Vendor)]
 struct VendorBody {
     id: String,
     currency: String,
+    /// Positive when owed to the vendor.
     balance: i64,
+}
+
+/// A page of vendors.
+#[derive(Serialize, ToSchema)]
+struct VendorList {
+    vendors: Vec<VendorBody>,
+    /// Of the next page; null on the last one.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// A vendor with a page of what changed its balance.
+#[derive(Serialize, ToSchema)]
+struct VendorReply {
+    id: String,
+    currency: String,
+    /// Positive when owed to the vendor.
+    balance: i64,
+    entries: Vec<EntryBody>,
+    /// Of the next page; null on the last one.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// What is to be paid out.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes what is read field by field")]
+struct PayoutInput {
+    /// In the currency's minor unit; left out: all that is owed.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    amount: Option<u64>,
 }
 
 impl From<Vendor> for VendorBody {
@@ -51,15 +94,19 @@ impl From<Vendor> for VendorBody {
 }
 
 /// A change of what a vendor is owed.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = LedgerEntry)]
 struct EntryBody {
     id: i64,
     kind: String,
     amount: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     order_id: Option<String>,
+    #[schema(format = DateTime)]
     at: String,
 }
 
@@ -70,13 +117,15 @@ impl From<LedgerEntry> for EntryBody {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Payout)]
 struct PayoutBody {
     id: i64,
     vendor: String,
     currency: String,
     amount: u64,
     balance: i64,
+    #[schema(format = DateTime)]
     paid_at: String,
 }
 
@@ -94,6 +143,23 @@ fn existing(path: &PathParameters) -> Result<&str, Refusal> {
     Some(path.get("id")).filter(|id| can_be_name(id)).ok_or(Refusal::UnknownVendor)
 }
 
+/// Every vendor.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/vendors",
+    tag = "operators",
+    operation_id = "list_vendors",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Items on a page, 20 by default"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of an earlier page"),
+    ),
+    responses(
+        (status = 200, description = "A page of them", body = VendorList,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        AllRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn all(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error> {
     let mut errors = Vec::new();
     let page = query::page(uri.query().unwrap_or_default(), &mut errors, |cursor| {
@@ -103,10 +169,29 @@ async fn all(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error> {
     Error::check(errors)?;
     let vendors = app.postgres.vendors(page.after.as_deref().unwrap_or_default(), page.asked()).await?;
     let (vendors, next_cursor) = page.cut(vendors, |last| URL_SAFE_NO_PAD.encode(&last.id));
-    let vendors: Vec<_> = vendors.into_iter().map(VendorBody::from).collect();
-    Ok(reply::json(StatusCode::OK, &json!({"vendors": vendors, "next_cursor": next_cursor})))
+    let vendors = vendors.into_iter().map(VendorBody::from).collect();
+    Ok(reply::json(StatusCode::OK, &VendorList { vendors, next_cursor }))
 }
 
+/// A vendor, its balance, and what changed it, newest first.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/vendors/{id}",
+    tag = "operators",
+    operation_id = "show_vendor",
+    params(
+        ("id" = String, Path, description = "The vendor's name"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Items on a page, 20 by default"),
+        ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,17}$",
+         description = "The `next_cursor` of an earlier page"),
+    ),
+    responses(
+        (status = 200, description = "The vendor", body = VendorReply,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        OneRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn one(State(app): State<Arc<App>>, uri: Uri, path: PathParameters) -> Result<Response, Error> {
     let id = existing(&path)?;
     let mut errors = Vec::new();
@@ -115,12 +200,28 @@ async fn one(State(app): State<Arc<App>>, uri: Uri, path: PathParameters) -> Res
     let (vendor, entries) = app.postgres.vendor(id, page.after, page.asked()).await?.ok_or(Refusal::UnknownVendor)?;
     let (entries, next_cursor) = page.cut(entries, |last| last.id.to_string());
     let VendorBody { id, currency, balance } = vendor.into();
-    let entries: Vec<_> = entries.into_iter().map(EntryBody::from).collect();
-    let body =
-        json!({"id": id, "currency": currency, "balance": balance, "entries": entries, "next_cursor": next_cursor});
-    Ok(reply::json(StatusCode::OK, &body))
+    let entries = entries.into_iter().map(EntryBody::from).collect();
+    Ok(reply::json(StatusCode::OK, &VendorReply { id, currency, balance, entries, next_cursor }))
 }
 
+/// Pays out what is owed to a vendor. The same key again gets the same answer.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/vendors/{id}/payouts",
+    tag = "operators",
+    operation_id = "pay_out",
+    params(
+        ("id" = String, Path, description = "The vendor's name"),
+        ("idempotency-key" = IdempotencyKey, Header, description = "Names the payout"),
+    ),
+    request_body = PayoutInput,
+    responses(
+        (status = 201, description = "Paid out", body = PayoutBody,
+         headers(("cache-control" = String, description = "`no-store`"))),
+        PayoutRefusals,
+    ),
+    security(("operator" = [])),
+)]
 async fn pay_out(
     State(app): State<Arc<App>>,
     operator: Operator,

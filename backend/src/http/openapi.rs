@@ -1,0 +1,84 @@
+//! The OpenAPI document of both listeners, generated from the handlers: what a route takes and answers is written beside
+//! it, and every refusal comes from the one table. `docs/openapi.json` is a copy that `cargo xtask lint` compares.
+
+pub(super) mod problems;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+use doorbuster_domain::id::IdempotencyKey;
+use doorbuster_domain::schedule::FieldError;
+use utoipa::PartialSchema;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::server::ServerBuilder;
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::{App, client, failures, internal, machine, operator, redemptions};
+
+const DESCRIPTION: &str = "Limited drops, decided exactly. Paths below `/v1` are for clients, through the gateway; all \
+others are on the operations listener, which is never published. Every refusal is a problem (RFC 9457) with a `code`.";
+
+/// The document.
+#[must_use]
+pub fn document() -> OpenApi {
+    let mut clients = client::routes().merge(redemptions::client_routes()).into_openapi();
+    serve_at(&mut clients, "http://127.0.0.1:8080", "The gateway");
+    let operations = operator::routes().merge(failures::routes()).merge(internal::routes()).merge(machine::routes());
+    let mut operations = operations.into_openapi();
+    serve_at(&mut operations, "/", "The operations listener");
+    let mut document = OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("Doorbuster")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some(DESCRIPTION))
+                .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build())),
+        )
+        .components(Some(
+            ComponentsBuilder::new()
+                .schema("Problem", problems::schema())
+                .schema("FieldError", FieldError::schema())
+                // Only in a header, where utoipa does not look for schemas.
+                .schema("IdempotencyKey", IdempotencyKey::schema())
+                .security_scheme("operator", bearer("The token of an operator."))
+                .security_scheme("edge", bearer("The token of the gateways."))
+                .build(),
+        ))
+        .build();
+    document.merge(clients);
+    document.merge(operations);
+    document
+}
+
+fn bearer(description: &str) -> SecurityScheme {
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description));
+    SecurityScheme::Http(scheme.build())
+}
+
+fn serve_at(document: &mut OpenApi, url: &str, description: &str) {
+    let server = ServerBuilder::new().url(url).description(Some(description)).build();
+    for item in document.paths.paths.values_mut() {
+        item.servers = Some(vec![server.clone()]);
+    }
+}
+
+/// The document as text, for the repository.
+#[must_use]
+pub fn text() -> String {
+    document().to_pretty_json().map(|text| text + "\n").unwrap_or_default()
+}
+
+/// Serves the document and a page to try it, whose scripts are part of this program.
+pub(super) fn router() -> Router<Arc<App>> {
+    let json: Arc<str> = document().to_json().unwrap_or_default().into();
+    let page = SwaggerUi::new("/docs").config(Config::from("/openapi.json").use_base_layout());
+    let serve = async move || ([(header::CONTENT_TYPE, "application/json")], json.to_string());
+    Router::from(page).route("/openapi.json", get(serve))
+}
+
+/// Routes with their part of the document.
+pub(super) type Routes = OpenApiRouter<Arc<App>>;
