@@ -1,5 +1,7 @@
 //! The configuration: a TOML file, overruled key by key by the environment, parsed once into a type that holds.
 
+mod events;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,6 +11,8 @@ use std::time::Duration;
 use axum::http::uri::Authority;
 use doorbuster_domain::id::CampaignId;
 use serde::Deserialize;
+
+pub use events::{EventsConfig, KafkaConfig, WebhookConfig};
 
 use crate::operators::{Operators, SHORTEST_TOKEN, Token};
 use crate::store::postgres::Postgres;
@@ -101,6 +105,8 @@ pub struct Config {
     pub max_in_flight: usize,
     /// PostgreSQL connections.
     pub database_pool: u32,
+    /// Where events go.
+    pub events: EventsConfig,
     /// Log filter, in the syntax of tracing's `EnvFilter`.
     pub log: String,
     /// How log lines look.
@@ -167,6 +173,7 @@ impl Config {
             sweep_after: keys.milliseconds("sweep_after_ms", 3_000)?,
             max_in_flight: keys.number("max_in_flight", 1_024, 1..=1_000_000)?,
             database_pool: keys.number("database_pool", 8, 2..=1_000)?,
+            events: keys.events()?,
             log: keys.log_filter("log", "info")?,
             log_format: keys.log_format("log_format")?,
             otlp_endpoint: keys.collector("otlp_endpoint")?,

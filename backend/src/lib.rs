@@ -8,6 +8,7 @@ pub mod campaign;
 pub mod catalog;
 pub mod changes;
 pub mod config;
+pub mod events;
 mod fields;
 pub mod http;
 pub mod issuance;
@@ -103,6 +104,8 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
     tasks.spawn(Arc::clone(&catalog).run(stop.clone()));
     tasks.spawn(Arc::clone(&issuance).keep_time(stop.clone()));
     tasks.spawn(Arc::clone(&issuance).sweep(stop.clone()));
+    // Before the first request, so that no event of it is missed.
+    events::start(&config.events, &postgres, &metrics, &tasks, &stop).await?;
 
     // Half of the connections: the others are for those who issue.
     let settlement = Settlement::new(postgres.clone(), config.database_pool as usize / 2, config.postgres_timeout);

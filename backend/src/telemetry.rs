@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::events::EventMetrics;
 use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
 
@@ -80,6 +81,8 @@ pub struct Metrics {
     pending_oldest: Gauge<f64, AtomicU64>,
     connections: Family<State, Gauge>,
     in_flight: Gauge,
+    /// What relaying counts.
+    pub events: EventMetrics,
 }
 
 impl Metrics {
@@ -107,6 +110,7 @@ impl Metrics {
             pending_oldest: Gauge::default(),
             connections: Family::default(),
             in_flight: Gauge::default(),
+            events: EventMetrics::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("issue_requests", "Requests that reached the issue handler", metrics.issue_requests.clone());
@@ -154,6 +158,7 @@ impl Metrics {
             metrics.connections.clone(),
         );
         registry.register("in_flight", "Requests being served on the public listener", metrics.in_flight.clone());
+        metrics.events.register(registry);
         metrics
     }
 

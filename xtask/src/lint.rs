@@ -20,6 +20,11 @@ pub(crate) fn run_all(checkout: &Checkout) -> anyhow::Result<ExitCode> {
     run(cargo(checkout).args(["fmt", "--all", "--check"]))?;
     step("clippy");
     run(cargo(checkout).args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    setup::c_compiler(checkout)?;
+    step("clippy with Kafka");
+    run(cargo(checkout)
+        .args(["clippy", "--package", "doorbuster-backend", "--features", "kafka", "--all-targets"])
+        .args(["--", "-D", "warnings"]))?;
     let compiler = wasm::compiler(checkout)?;
     step("clippy for wasm32");
     clippy_for_wasm(checkout, compiler)?;

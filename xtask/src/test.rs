@@ -48,7 +48,7 @@ impl Options {
         }
     }
 
-    /// Whether this is the run of everything, which chaos is a part of.
+    /// Whether this is the run of everything, which Kafka and chaos are a part of.
     fn is_complete(&self) -> bool {
         self.envoy.is_none() && self.arguments.is_empty()
     }
@@ -80,19 +80,28 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     let shared = Shared::start(&programs)?;
     // Ctrl-C ends cargo, which shares our terminal; we stay to clean up.
     let interrupted = interrupt_flag()?;
+    let stacks = shared.stacks()?;
+    let test = |arguments: &[&str]| {
+        let mut cargo = Command::new("cargo");
+        cargo
+            .current_dir(checkout.root())
+            .args(["test", "--no-fail-fast"])
+            .args(arguments)
+            .envs(programs.variables())
+            .env("DOORBUSTER_PROBE_WASM", &probe)
+            .env("TMPDIR", &stacks)
+            .env("DOORBUSTER_TEST_REDIS_URL", &shared.redis_url)
+            .env("DOORBUSTER_TEST_DATABASE_URL", &shared.database_url);
+        cargo
+    };
     step("testing");
-    let status = Command::new("cargo")
-        .current_dir(checkout.root())
-        .args(["test", "--no-fail-fast"])
-        .args(options.packages())
-        .args(&options.arguments)
-        .envs(programs.variables())
-        .env("DOORBUSTER_PROBE_WASM", &probe)
-        .env("TMPDIR", shared.stacks()?)
-        .env("DOORBUSTER_TEST_REDIS_URL", &shared.redis_url)
-        .env("DOORBUSTER_TEST_DATABASE_URL", &shared.database_url)
-        .status()
-        .context("cannot run cargo")?;
+    let mut status = test(options.packages()).args(&options.arguments).status().context("cannot run cargo")?;
+    if status.success() && options.is_complete() && !interrupted.load(Ordering::Relaxed) {
+        setup::c_compiler(checkout)?;
+        step("testing with Kafka");
+        let kafka = ["--package", "doorbuster-backend", "--features", "kafka", "--test", "kafka"];
+        status = test(&kafka).status().context("cannot run cargo")?;
+    }
     drop(shared);
     let chaos_kept =
         !options.is_complete() || interrupted.load(Ordering::Relaxed) || chaos::short(programs.clone(), &interrupted)?;

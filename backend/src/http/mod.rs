@@ -7,6 +7,7 @@ mod bounds;
 mod client;
 mod coupons;
 mod error;
+mod events;
 mod failures;
 mod internal;
 mod machine;
@@ -82,8 +83,11 @@ pub fn public_router(app: Arc<App>) -> Router {
 
 /// The operations listener.
 pub fn ops_router(app: Arc<App>) -> Router {
-    let routers =
-        operator::router(&app).merge(failures::router(&app)).merge(internal::router(&app)).merge(machine::router());
+    let routers = operator::router(&app)
+        .merge(failures::router(&app))
+        .merge(events::router(&app))
+        .merge(internal::router(&app))
+        .merge(machine::router());
     let bounded = routers.route_layer(middleware::from_fn_with_state(Arc::clone(&app), bounds::bounded_ops));
     dressed(bounded.merge(machine::livez()).merge(openapi::router())).with_state(app)
 }

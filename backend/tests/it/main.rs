@@ -14,6 +14,8 @@ mod conflicts;
 #[cfg(test)]
 mod door;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod issue;
@@ -34,9 +36,13 @@ mod pressure;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod receiver;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod redeem;
+#[cfg(test)]
+mod schemas;
 #[cfg(test)]
 mod scripts;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::world::{ADMIN_TOKEN, EDGE_TOKEN, eventually, in_world};
 
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbuster-backend"));
     command.env_clear().kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -83,6 +83,12 @@ pub(crate) fn redis_tools(checkout: &Checkout) -> anyhow::Result<(PathBuf, PathB
     Ok((from_debian(checkout, "redis-cli", "redis-tools")?, from_debian(checkout, "redis-benchmark", "redis-tools")?))
 }
 
+/// What builds librdkafka, the Kafka client's library.
+pub(crate) fn c_compiler(checkout: &Checkout) -> anyhow::Result<()> {
+    let missing: Vec<&str> = ["make", "g++"].into_iter().filter(|program| on_path(program).is_none()).collect();
+    apt::install(checkout, &missing)
+}
+
 fn from_debian(checkout: &Checkout, program: &str, package: &str) -> anyhow::Result<PathBuf> {
     if on_path(program).is_none() {
         apt::install(checkout, &[package])?;

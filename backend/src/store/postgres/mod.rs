@@ -5,8 +5,10 @@ mod campaigns;
 mod coupons;
 mod failures;
 mod ledger;
+mod outbox;
 mod redemptions;
 mod rounds;
+mod sinks;
 mod vendors;
 
 use std::time::Duration;
@@ -25,8 +27,10 @@ pub use campaigns::{CampaignRow, Change, Deleted};
 pub use coupons::{Commit, Coupon, Cursor, Outcome, Reservation};
 pub use failures::{Failure, FailureFilter};
 pub use ledger::{Ledger, Row};
+pub use outbox::{Due, FailedDelivery, Fresh, Outbox, Settlement};
 pub use redemptions::{Life, LockedCoupon, Redemption, Voiding};
 pub use rounds::{Opened, RecentRound};
+pub use sinks::{Backlog, DeadLetter};
 pub use vendors::{LedgerEntry, LockedVendor, Payout, Vendor};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -198,12 +202,16 @@ impl Postgres {
 
     async fn within<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DatabaseError> {
         let began = Instant::now();
-        let outcome = tokio::time::timeout(self.deadline, work).await;
+        let outcome = within(self.deadline, work).await;
         self.latency.observe(began.elapsed().as_secs_f64());
-        match outcome {
-            Ok(outcome) => Ok(outcome?),
-            Err(_) => Err(DatabaseError::Late(self.deadline.as_millis())),
-        }
+        outcome
+    }
+}
+
+async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DatabaseError> {
+    match tokio::time::timeout(deadline, work).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => Err(DatabaseError::Late(deadline.as_millis())),
     }
 }
 
