@@ -1,7 +1,7 @@
 //! A gateway that takes its listener from a file, as from a control plane: replacing the file is a configuration push.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ impl Server for PushedGateway {
     }
 }
 
-fn write(path: &std::path::Path, config: &Value) -> anyhow::Result<()> {
+fn write(path: &Path, config: &Value) -> anyhow::Result<()> {
     let json = serde_json::to_vec_pretty(config).context("cannot write the configuration as JSON")?;
     fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
 }

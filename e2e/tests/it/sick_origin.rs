@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use doorbuster_e2e::Stack;
 use doorbuster_e2e::http;
@@ -14,7 +14,7 @@ use doorbuster_e2e::operator::open_all_day;
 use serde_json::json;
 
 const QUOTA: u64 = 4;
-const HOLD: Duration = Duration::from_millis(500);
+const HOLD_MS: u64 = 500;
 
 /// Answers every request with 500, at once, and counts them.
 fn failing_origin() -> (u16, Arc<AtomicU64>) {
@@ -51,7 +51,7 @@ fn fail(connection: &TcpStream, requests: &AtomicU64) {
 fn it_hears_no_more_than_its_credits_each_half_second() {
     let (port, requests) = failing_origin();
     let campaigns = json!([{"id": "spring", "quota": QUOTA, "schedule": open_all_day(QUOTA)["schedule"]}]);
-    let plugin = json!({"sync": null, "campaigns": campaigns, "credits": {"hold_ms": 500}});
+    let plugin = json!({"sync": null, "campaigns": campaigns, "credits": {"hold_ms": HOLD_MS}});
     let stack = Stack::builder().backends(0).origin(port).plugin(plugin).start().unwrap();
     let url = format!("{}/v1/coupon/issue?campaign=spring", stack.url(0));
     let begun = Instant::now();
@@ -75,7 +75,7 @@ fn it_hears_no_more_than_its_credits_each_half_second() {
             *answers.entry(answer).or_default() += count;
         }
     }
-    let halves = u64::try_from(begun.elapsed().as_millis() / HOLD.as_millis()).unwrap();
+    let halves = u64::try_from(begun.elapsed().as_millis()).unwrap() / HOLD_MS;
     let reached = requests.load(Ordering::Relaxed);
     let failed = answers.remove(&(500, String::new())).unwrap_or_default();
     let busy = answers.remove(&(503, "busy".to_owned())).unwrap_or_default();
