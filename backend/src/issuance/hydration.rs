@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -10,11 +12,14 @@ use tokio_util::task::TaskTracker;
 
 use super::RoundKey;
 use crate::store::postgres::{DatabaseError, Postgres};
-use crate::store::redis::{Redis, RedisError, Swap};
+use crate::store::redis::{Lease, Redis, RedisError, Swap};
 use crate::telemetry::Metrics;
 
 /// Coupons read and staged at a time: each page is well within one call's deadline.
 const PAGE: u32 = 5_000;
+
+/// Between two looks at another backend's lease.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What became of a hydration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,11 +82,38 @@ impl Hydrations {
     }
 
     async fn run(&self, key: &RoundKey) -> Hydrated {
-        match self.fill(key).await {
+        match self.fill_alone(key).await {
             Ok(hydrated) => hydrated,
             Err(error) => {
                 tracing::warn!(%error, campaign = %key.campaign, round = %key.round, "a round cannot be hydrated");
                 Hydrated::Failed
+            }
+        }
+    }
+
+    /// Backends take turns: whoever waited finds the round filled. The lease is kept while this one works, however long
+    /// that takes, and ends soon after it was killed or paused.
+    async fn fill_alone(&self, key: &RoundKey) -> Result<Hydrated, HydrationError> {
+        let lease = self.redis.lease(&key.campaign, key.round);
+        while !self.redis.take(&lease).await? {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        let filled = tokio::select! {
+            filled = self.fill(key) => filled,
+            never = self.keep(&lease) => match never {},
+        };
+        if let Err(error) = self.redis.give_back(&lease).await {
+            tracing::debug!(%error, "a lease has to end by itself");
+        }
+        filled
+    }
+
+    async fn keep(&self, lease: &Lease) -> Infallible {
+        loop {
+            tokio::time::sleep(Lease::TERM / 4).await;
+            // Lost or not, the work goes on: the epoch decides whose counts.
+            if let Err(error) = self.redis.take(lease).await {
+                tracing::debug!(%error, "a lease may end early");
             }
         }
     }
@@ -91,7 +123,11 @@ impl Hydrations {
     /// long that takes, and no lock is held meanwhile.
     async fn fill(&self, key: &RoundKey) -> Result<Hydrated, HydrationError> {
         let began = Instant::now();
-        let shown = self.redis.counts(&[(&key.campaign, key.round)]).await?.first().map_or(0, |counts| counts.epoch);
+        let known = self.redis.counts(&[(&key.campaign, key.round)]).await?.first().copied();
+        if known.is_some_and(|counts| counts.warm) {
+            return Ok(Hydrated::Done);
+        }
+        let shown = known.map_or(0, |counts| counts.epoch);
         let Some(opened) = self.postgres.open_epoch(&key.campaign, key.round, shown).await? else {
             return Ok(Hydrated::Gone);
         };

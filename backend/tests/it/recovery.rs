@@ -1,9 +1,9 @@
 //! What survives the loss of Redis, of PostgreSQL for a while, and of a backend.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use doorbuster_backend::store::postgres::Outcome;
-use doorbuster_backend::store::redis::{Ask, Held, Redis, Verdict};
+use doorbuster_backend::store::redis::{Ask, Held, Lease, Redis, Verdict};
 use doorbuster_domain::code::CouponCode;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -259,6 +259,72 @@ async fn a_commit_that_comes_after_the_sweep_finds_its_own_coupon() {
         let commit = world.postgres().commit(&id("spring"), world.today().await, &[late]).await.unwrap();
         let Outcome::Issued(coupon) = &commit.outcomes[0] else { panic!("{commit:?}") };
         assert_eq!((coupon.code, commit.issued), (held.code, 1));
+        world.assert_issued("spring", 1).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_backend_at_a_time_hydrates() {
+    in_world(async |world| {
+        for _ in 0..3 {
+            world.start().await;
+        }
+        world.put(0, "spring", &world.open(10).await).await;
+        assert_eq!(world.issue(0, "spring", "ann").await.told(), "issued");
+        for at in 1..3 {
+            eventually("a backend's notice", async || {
+                (world.issue(at, "spring", "ann").await.told() == "already_issued").then_some(())
+            })
+            .await;
+        }
+        let world: &World = world;
+        // Whoever hydrates draws an epoch, then waits for the coupons.
+        let drawn = async || -> i64 {
+            sqlx::query_scalar("SELECT last_value FROM round_epoch").fetch_one(&world.pool).await.unwrap()
+        };
+        let before = drawn().await;
+        let mut away = world.pool.begin().await.unwrap();
+        sqlx::query("LOCK TABLE coupons IN ACCESS EXCLUSIVE MODE").execute(&mut *away).await.unwrap();
+        world.forget_redis().await;
+        let crowd = join_all((0..9).map(|n| {
+            let name = format!("user-{n}");
+            async move { world.issue(n % 3, "spring", &name).await }
+        }));
+        let watch = async {
+            eventually("a hydration", async || (drawn().await > before).then_some(())).await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            let drawn = drawn().await;
+            away.rollback().await.unwrap();
+            drawn
+        };
+        let (replies, drawn_by_all) = tokio::join!(crowd, watch);
+        assert_eq!(drawn_by_all, before + 1, "another backend hydrated as well");
+        assert!(replies.iter().all(|reply| reply.told() == "issued"), "{replies:?}");
+        assert_eq!(drawn().await, before + 1, "those who waited found the round filled");
+        world.assert_issued("spring", 10).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hydration_that_was_killed_is_taken_over() {
+    in_world(async |world| {
+        world.start().await;
+        world.put(0, "spring", &world.open(1).await).await;
+        let (redis, campaign, round) = (world.redis(), id("spring"), world.today().await);
+        let known = eventually("a warm round", async || {
+            let counts = redis.counts(&[(&campaign, round)]).await.unwrap()[0];
+            counts.warm.then_some(counts)
+        })
+        .await;
+        // A backend that took the lease and is heard of no more.
+        let lease = redis.lease(&campaign, round);
+        eventually("the lease", async || redis.take(&lease).await.unwrap().then_some(())).await;
+        let taken = Instant::now();
+        redis.mark_cold(&campaign, round, known.epoch).await.unwrap();
+        eventually("a win", async || (world.issue(0, "spring", "ann").await.told() == "issued").then_some(())).await;
+        assert!(taken.elapsed() > Lease::TERM / 2, "nobody waited");
         world.assert_issued("spring", 1).await;
     })
     .await;

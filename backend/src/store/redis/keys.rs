@@ -30,6 +30,10 @@ impl Redis {
         }
     }
 
+    pub(super) fn lease_key(&self, campaign: &CampaignId, round: RoundId) -> String {
+        format!("{}:{{{campaign}}}:{round}:lease", self.prefix)
+    }
+
     /// Where a 202 sent its client: to which round its code belongs.
     pub(super) fn pointer_key(&self, code: CouponCode) -> String {
         format!("{}:{{{code}}}:round", self.prefix)

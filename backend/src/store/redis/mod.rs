@@ -7,6 +7,7 @@ mod clock;
 mod gateways;
 mod keys;
 mod latency;
+mod lease;
 mod link;
 mod places;
 mod rounds;
@@ -19,6 +20,7 @@ use redis::{Client, Cmd, FromRedisValue, Pipeline, ScriptInvocation, TlsCertific
 pub use audit::Places;
 pub use clock::{Clock, Reading};
 pub use latency::Latency;
+pub use lease::Lease;
 pub use places::{Ask, Decision, Held, Verdict};
 pub use rounds::{RoundCounts, Staging, Swap};
 
