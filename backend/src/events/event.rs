@@ -3,12 +3,13 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// Media type of [`Event::body`].
 pub(super) const CLOUDEVENTS_JSON: &str = "application/cloudevents+json; charset=UTF-8";
 
 /// Something that happened. `docs/events` has a JSON Schema for each type.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Tells it from all others: a consumer that has seen it before has seen this event before.
     pub id: String,
@@ -20,6 +21,7 @@ pub struct Event {
     /// When it happened.
     pub time: DateTime<Utc>,
     /// What is to be known about it.
+    #[schema(value_type = Object)]
     pub data: Value,
 }
 

@@ -10,11 +10,18 @@ use doorbuster_domain::schedule::FieldError;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::Error;
+use super::openapi::Routes;
 use super::openapi::problems::refusals;
 use super::{App, query, reply};
 use crate::store::postgres::Entry;
+
+pub(super) fn routes() -> Routes {
+    OpenApiRouter::new().routes(routes!(list))
+}
 
 /// An entry, as it is told.
 #[derive(Serialize, ToSchema)]
@@ -77,7 +84,7 @@ impl From<Entry> for EntryBody {
     ),
     security(("operator" = [])),
 )]
-pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error> {
+async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error> {
     let query = uri.query().unwrap_or_default();
     let mut errors = Vec::new();
     let subject = query::one(query, "subject").and_then(|subject| match subject {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Router};
 use doorbuster_domain::count::Count;
 use doorbuster_domain::id::{CampaignId, UserId};
 use doorbuster_domain::notice::RESULT_HEADER;
@@ -32,10 +32,10 @@ pub(super) fn routes() -> Routes {
         .routes(routes!(coupons::one))
 }
 
-pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+pub(super) fn guarded_routes(app: &Arc<App>) -> Routes {
     // Without a route of its own such a request is `not_found`.
     let redeeming = if app.config.client_redeem { redemptions::client_routes() } else { OpenApiRouter::new() };
-    routes().merge(redeeming).route_layer(middleware::from_fn_with_state(Arc::clone(app), bounds::bounded)).into()
+    routes().merge(redeeming).route_layer(middleware::from_fn_with_state(Arc::clone(app), bounds::bounded))
 }
 
 refusals! {

@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use axum::middleware;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
 use doorbuster_domain::refusal::{Problem, Refusal, rfc3339};
+use doorbuster_domain::schedule::FieldError;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -24,9 +23,8 @@ use super::error::Error;
 use super::openapi::Routes;
 use super::openapi::problems::refusals;
 use super::path::PathParameters;
-use super::query::Page;
 use super::reply::CouponBody;
-use super::{App, auth, query, reply};
+use super::{App, query, reply};
 use crate::issuance::Retried;
 use crate::operators::Operator;
 use crate::store::postgres::{Failure, FailureFilter};
@@ -42,10 +40,6 @@ const RETRIED_AT_ONCE: usize = 16;
 
 pub(super) fn routes() -> Routes {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry_all)).routes(routes!(retry))
-}
-
-pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
-    routes().route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::operator)).into()
 }
 
 refusals! {
@@ -125,24 +119,13 @@ impl From<Failure> for FailureBody {
     }
 }
 
-/// What a request asks about: which failures, and from where on.
-struct Asked {
-    filter: FailureFilter,
-    page: Page<i64>,
-}
-
-impl Asked {
-    fn read(uri: &Uri) -> Result<Self, Error> {
-        let query = uri.query().unwrap_or_default();
-        let mut errors = Vec::new();
+impl FailureFilter {
+    fn read(query: &str, errors: &mut Vec<FieldError>) -> Self {
         let campaign =
-            query::optional(query, &mut errors, ("campaign", "a campaign's id"), |text| CampaignId::parse(text).ok());
-        let round = query::optional(query, &mut errors, ("round", "a round's date such as 2026-05-01"), |text| {
-            text.parse().ok()
-        });
-        let page = query::page(query, &mut errors, query::natural);
-        Error::check(errors)?;
-        Ok(Self { filter: FailureFilter { campaign, round }, page })
+            query::optional(query, errors, ("campaign", "a campaign's id"), |text| CampaignId::parse(text).ok());
+        let round =
+            query::optional(query, errors, ("round", "a round's date such as 2026-05-01"), |text| text.parse().ok());
+        Self { campaign, round }
     }
 }
 
@@ -167,7 +150,11 @@ impl Asked {
     security(("operator" = [])),
 )]
 async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error> {
-    let Asked { filter, page } = Asked::read(&uri)?;
+    let query = uri.query().unwrap_or_default();
+    let mut errors = Vec::new();
+    let filter = FailureFilter::read(query, &mut errors);
+    let page = query::page(query, &mut errors, query::natural);
+    Error::check(errors)?;
     let failures = app.postgres.open_failures(&filter, page.after, page.asked()).await?;
     let (failures, next_cursor) = page.cut(failures, |last| last.id.to_string());
     let failures = failures.into_iter().map(FailureBody::from).collect();
@@ -205,7 +192,8 @@ async fn retry(State(app): State<Arc<App>>, operator: Operator, path: PathParame
 }
 
 /// Oldest first: where the quota does not suffice for all, who came first is served. Each is tried once. A request that
-/// runs out of time says from where to go on; one that broke off midway can be sent again.
+/// runs out of time says from where to go on; one that broke off midway can be sent again. A parameter that it does not
+/// know is refused: mistyped, it would have more tried than was meant.
 #[utoipa::path(
     post,
     path = "/admin/v1/failures/retry",
@@ -214,7 +202,6 @@ async fn retry(State(app): State<Arc<App>>, operator: Operator, path: PathParame
     params(
         ("campaign" = Option<CampaignId>, Query, description = "Only of this campaign"),
         ("round" = Option<RoundId>, Query, description = "Only of this round"),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Without meaning here"),
         ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,18}$",
          description = "The `next_cursor` of an earlier reply"),
     ),
@@ -226,7 +213,12 @@ async fn retry(State(app): State<Arc<App>>, operator: Operator, path: PathParame
     security(("operator" = [])),
 )]
 async fn retry_all(State(app): State<Arc<App>>, operator: Operator, uri: Uri) -> Result<Response, Error> {
-    let Asked { filter, page: Page { mut after, .. } } = Asked::read(&uri)?;
+    let query = uri.query().unwrap_or_default();
+    let mut errors = Vec::new();
+    let filter = FailureFilter::read(query, &mut errors);
+    let mut after = query::cursor(query, &mut errors, query::natural);
+    query::nothing_but(query, &mut errors, &["campaign", "round", "cursor"]);
+    Error::check(errors)?;
     let until = Instant::now() + RETRY_DEADLINE;
     let mut outcomes: BTreeMap<&'static str, u64> = BTreeMap::new();
     let next_cursor = loop {

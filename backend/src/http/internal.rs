@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
@@ -32,11 +31,10 @@ pub(super) fn routes() -> Routes {
     OpenApiRouter::new().routes(routes!(sync))
 }
 
-pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+pub(super) fn guarded_routes(app: &Arc<App>) -> Routes {
     routes()
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::edge))
-        .into()
 }
 
 refusals! {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,16 +15,12 @@ use super::{App, reply};
 use crate::telemetry::{METRICS_TYPE, Scene};
 
 /// Asks no store and counts against no bound: a busy process is alive.
-pub(super) fn livez() -> Router<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(live)).into()
+pub(super) fn livez() -> Routes {
+    OpenApiRouter::new().routes(routes!(live))
 }
 
 pub(super) fn routes() -> Routes {
-    OpenApiRouter::new().routes(routes!(live)).routes(routes!(ready)).routes(routes!(metrics))
-}
-
-pub(super) fn router() -> Router<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(ready)).routes(routes!(metrics)).into()
+    OpenApiRouter::new().routes(routes!(ready)).routes(routes!(metrics))
 }
 
 /// That this process answers.

@@ -24,11 +24,11 @@ mod vendors;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderMap, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use axum::{Extension, Router};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -46,6 +46,9 @@ pub use tries::FailedTries;
 
 /// Longest id of a request that is logged, characters. Envoy's have 36.
 const LONGEST_REQUEST_ID: usize = 64;
+
+/// Largest body of an operator's request.
+const LARGEST_BODY: usize = 64 * 1024;
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -78,18 +81,32 @@ pub struct App {
 
 /// The public listener: only `/v1`.
 pub fn public_router(app: Arc<App>) -> Router {
-    dressed(client::router(&app)).with_state(app)
+    dressed(client::guarded_routes(&app).into()).with_state(app)
 }
 
-/// The operations listener.
+/// The operations listener. The document that it serves is that of the routes that are served.
 pub fn ops_router(app: Arc<App>) -> Router {
-    let routers = operator::router(&app)
-        .merge(failures::router(&app))
-        .merge(events::router(&app))
-        .merge(internal::router(&app))
-        .merge(machine::router());
-    let bounded = routers.route_layer(middleware::from_fn_with_state(Arc::clone(&app), bounds::bounded_ops));
-    dressed(bounded.merge(machine::livez()).merge(openapi::router())).with_state(app)
+    let operators = operator_routes()
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::operator));
+    let bounded = operators
+        .merge(internal::guarded_routes(&app))
+        .merge(machine::routes())
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), bounds::bounded_ops));
+    let (router, operations) = bounded.merge(machine::livez()).merge(openapi::routes()).split_for_parts();
+    let document = openapi::assembled(client::guarded_routes(&app).into_openapi(), operations);
+    let served = Extension(openapi::Served::new(&document));
+    dressed(router.layer(served).merge(openapi::page())).with_state(app)
+}
+
+/// What an operator's token is wanted for.
+fn operator_routes() -> openapi::Routes {
+    operator::routes()
+        .merge(audit_log::routes())
+        .merge(events::routes())
+        .merge(failures::routes())
+        .merge(redemptions::ops_routes())
+        .merge(vendors::routes())
 }
 
 fn dressed(router: Router<Arc<App>>) -> Router<Arc<App>> {

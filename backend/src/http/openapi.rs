@@ -5,9 +5,9 @@ pub(super) mod problems;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::http::header;
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use doorbuster_domain::id::IdempotencyKey;
 use doorbuster_domain::schedule::FieldError;
 use utoipa::PartialSchema;
@@ -15,20 +15,29 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::server::ServerBuilder;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{App, client, failures, internal, machine, operator, redemptions};
+use super::{App, client, internal, machine, redemptions};
 
 const DESCRIPTION: &str = "Limited drops, decided exactly. Paths below `/v1` are for clients, through the gateway; all \
 others are on the operations listener, which is never published. Every refusal is a problem (RFC 9457) with a `code`.";
 
-/// The document.
+/// The document of all routes that there may be.
 #[must_use]
 pub fn document() -> OpenApi {
-    let mut clients = client::routes().merge(redemptions::client_routes()).into_openapi();
+    let clients = client::routes().merge(redemptions::client_routes());
+    let operations = super::operator_routes()
+        .merge(internal::routes())
+        .merge(machine::routes())
+        .merge(machine::livez())
+        .merge(routes());
+    assembled(clients.into_openapi(), operations.into_openapi())
+}
+
+/// One document of what the routes of the two listeners say.
+pub(super) fn assembled(mut clients: OpenApi, mut operations: OpenApi) -> OpenApi {
     serve_at(&mut clients, "http://127.0.0.1:8080", "The gateway");
-    let operations = operator::routes().merge(failures::routes()).merge(internal::routes()).merge(machine::routes());
-    let mut operations = operations.into_openapi();
     serve_at(&mut operations, "/", "The operations listener");
     let mut document = OpenApiBuilder::new()
         .info(
@@ -72,12 +81,35 @@ pub fn text() -> String {
     document().to_pretty_json().map(|text| text + "\n").unwrap_or_default()
 }
 
-/// Serves the document and a page to try it, whose scripts are part of this program.
-pub(super) fn router() -> Router<Arc<App>> {
-    let json: Arc<str> = document().to_json().unwrap_or_default().into();
-    let page = SwaggerUi::new("/docs").config(Config::from("/openapi.json").use_base_layout());
-    let serve = async move || ([(header::CONTENT_TYPE, "application/json")], json.to_string());
-    Router::from(page).route("/openapi.json", get(serve))
+/// A page to try what is in the document. Its scripts are part of this program.
+pub(super) fn page() -> Router<Arc<App>> {
+    SwaggerUi::new("/docs").config(Config::from("/openapi.json").use_base_layout()).into()
+}
+
+pub(super) fn routes() -> Routes {
+    OpenApiRouter::new().routes(routes!(serve))
+}
+
+/// The document as it is served.
+#[derive(Clone)]
+pub(super) struct Served(Arc<str>);
+
+impl Served {
+    pub(super) fn new(document: &OpenApi) -> Self {
+        Self(document.to_json().unwrap_or_default().into())
+    }
+}
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "machines",
+    operation_id = "show_document",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json")),
+)]
+async fn serve(Extension(Served(document)): Extension<Served>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response()
 }
 
 /// Routes with their part of the document.

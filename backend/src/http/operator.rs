@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use doorbuster_domain::id::{CampaignId, RoundId};
 use doorbuster_domain::refusal::{Refusal, rfc3339};
@@ -22,13 +20,10 @@ use super::error::Error;
 use super::openapi::Routes;
 use super::openapi::problems::refusals;
 use super::path::PathParameters;
-use super::{App, audit_log, auth, body, redemptions, reply, vendors};
+use super::{App, body, reply};
 use crate::campaign::{Campaign, CampaignInput, Shown, Spec};
 use crate::changes::{Expected, Pause, Put};
 use crate::operators::Operator;
-
-/// Largest body.
-const LARGEST_BODY: usize = 64 * 1024;
 
 pub(super) fn routes() -> Routes {
     OpenApiRouter::new()
@@ -37,16 +32,6 @@ pub(super) fn routes() -> Routes {
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(round))
-        .routes(routes!(audit_log::list))
-        .merge(redemptions::ops_routes())
-        .merge(vendors::routes())
-}
-
-pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
-    routes()
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(app), auth::operator))
-        .into()
 }
 
 /// Every campaign.

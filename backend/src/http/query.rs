@@ -69,8 +69,22 @@ pub(super) fn page<C>(
 ) -> Page<C> {
     let parse_limit = |text: &str| natural(text).filter(|limit| (1..=LARGEST_LIMIT).contains(limit));
     let limit = optional(query, errors, ("limit", "an integer from 1 to 100"), parse_limit).unwrap_or(DEFAULT_LIMIT);
-    let after = optional(query, errors, ("cursor", "a next_cursor of an earlier page"), parse_cursor);
-    Page { limit, after }
+    Page { limit, after: cursor(query, errors, parse_cursor) }
+}
+
+/// Reads `cursor`: where an earlier reply ended.
+pub(super) fn cursor<C>(query: &str, errors: &mut Vec<FieldError>, parse: impl FnOnce(&str) -> Option<C>) -> Option<C> {
+    optional(query, errors, ("cursor", "a next_cursor of an earlier reply"), parse)
+}
+
+/// Complains of every parameter that is not among those `known`.
+pub(super) fn nothing_but(query: &str, errors: &mut Vec<FieldError>, known: &[&str]) {
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let name = percent_decode_str(pair.split_once('=').map_or(pair, |(name, _)| name)).decode_utf8_lossy();
+        if !known.contains(&&*name) {
+            errors.push(FieldError::new(name.as_ref(), format!("has no meaning here; known are {}", known.join(", "))));
+        }
+    }
 }
 
 impl<C> Page<C> {
@@ -99,5 +113,17 @@ mod tests {
         assert_eq!(one("limit", "limit"), Ok(Some(String::new())));
         assert_eq!(one("limit=1&limit=1", "limit"), Err("is given twice"));
         assert_eq!(one("limit=%ff", "limit"), Err("is not UTF-8"));
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_named() {
+        let complaints = |query: &str| {
+            let mut errors = Vec::new();
+            nothing_but(query, &mut errors, &["campaign", "cursor"]);
+            errors.into_iter().map(|error| error.field).collect::<Vec<_>>()
+        };
+        assert_eq!(complaints(""), [""; 0]);
+        assert_eq!(complaints("c%61mpaign=x&cursor&&campaign=limit"), [""; 0]);
+        assert_eq!(complaints("campagin=x&cursor=1&limit=2&=3&%ff"), ["campagin", "limit", "", "\u{fffd}"]);
     }
 }

@@ -435,6 +435,13 @@ async fn failures_are_listed_page_by_page_and_filtered() {
         assert_eq!(fields, ["campaign", "round", "limit", "cursor"]);
         let url = format!("{}/admin/v1/failures", world.backends[at].ops);
         assert_eq!(world.http.get(url).send().await.unwrap().status(), 401);
+
+        // A mistyped filter must not have all of them tried.
+        let wide = failures(world, at, Method::POST, "/retry?campagin=spring&limit=1").await;
+        let fields: Vec<_> = wide.body["errors"].as_array().unwrap().iter().map(|error| &error["field"]).collect();
+        assert_eq!(wide.told(), "invalid_input");
+        assert_eq!(fields, ["campagin", "limit"]);
+        assert_eq!(listed(world, "").await.len(), 6);
     })
     .await;
 }

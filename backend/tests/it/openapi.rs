@@ -17,6 +17,7 @@ async fn the_document_is_served_and_each_path_in_it_exists() {
     in_world(async |world| {
         let at = world.start().await;
         let backend = &world.backends[at];
+        // It is put together from the routes that are served, and no route can be added past it (clippy.toml).
         let served = Reply::of(world.http.get(format!("{}/openapi.json", backend.ops)).send().await.unwrap()).await;
         assert_eq!((served.status.as_u16(), served.header("content-type")), (200, "application/json"));
         assert_eq!(served.body, committed());
