@@ -97,6 +97,34 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_local_day_is_found_where_clocks_change() {
+        let validity = Validity { days: 1, from: ValidFrom::Issue, redeemable: Redeemable::OnIssue };
+        for (timezone, issued, until) in [
+            // A day of 25 hours, and one of 23.
+            ("Europe/Berlin", "2026-10-24T12:00:00+02:00", "2026-10-26T00:00:00+01:00"),
+            ("Europe/Berlin", "2026-03-28T12:00:00+01:00", "2026-03-30T00:00:00+02:00"),
+            // Midnight does not exist: the day after begins at one.
+            ("Africa/Cairo", "2026-04-22T12:00:00+02:00", "2026-04-24T01:00:00+03:00"),
+            // Midnight happens twice: the day has ended the first time.
+            ("America/Havana", "2026-10-30T12:00:00-04:00", "2026-11-01T00:00:00-04:00"),
+            // Just before and just after a midnight are days apart.
+            ("Asia/Seoul", "2026-05-01T23:59:59.999+09:00", "2026-05-03T00:00:00+09:00"),
+            ("Asia/Seoul", "2026-05-02T00:00:00+09:00", "2026-05-04T00:00:00+09:00"),
+        ] {
+            let spec = ScheduleSpec {
+                timezone: timezone.into(),
+                first_day: "2026-01-01".into(),
+                last_day: "2026-12-31".into(),
+                opens: "00:00".into(),
+                closes: "24:00".into(),
+                weekdays: None,
+            };
+            let window = validity.redeeming(&Schedule::compile(&spec).unwrap(), ms(issued));
+            assert_eq!(window.until.to_rfc3339(), until, "{timezone} {issued}");
+        }
+    }
+
+    #[test]
     fn days_run_from_the_close_of_the_last_round() {
         let validity = Validity { days: 1, from: ValidFrom::EventEnd, redeemable: Redeemable::AfterEvent };
         let window = validity.redeeming(&seoul(), ms("2026-05-01T13:00:00+09:00"));

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::world::{ADMIN_TOKEN, Reply, World, eventually, in_world};
+use crate::world::{ADMIN_TOKEN, EDGE_TOKEN, Reply, World, eventually, in_world};
 
 const ANN: &str = "ann's own token, long enough";
 const VIC: &str = "vic's own token, long enough";
@@ -54,6 +54,40 @@ async fn a_viewer_looks_and_an_operator_changes() {
         for path in ["/admin/v1/campaigns", "/admin/v1/campaigns/spring", &round] {
             assert_eq!(ask(world, VIC, Method::GET, path, None).await.status, 200, "{path}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operators_route_wants_an_operators_token_and_none_lets_a_viewer_change_anything() {
+    in_world(async |world| {
+        world.start_with(TOKENS).await;
+        let document: Value = serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
+        let mut changing = 0;
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap().iter().filter(|_| path.starts_with("/admin/")) {
+                let Ok(method) = method.to_uppercase().parse::<Method>() else { continue };
+                if operation["security"] != json!([{"operator": []}]) {
+                    assert_eq!(method.as_str(), "SERVERS", "{path} says nothing of a token");
+                    continue;
+                }
+                let path = path.replace(['{', '}'], "x");
+                let told = async |token| {
+                    let reply = ask(world, token, method.clone(), &path, None).await;
+                    (reply.status.as_u16(), reply.told().to_owned())
+                };
+                assert_eq!(told(EDGE_TOKEN).await, (401, "unauthorized".to_owned()), "{method} {path}");
+                if method == Method::GET {
+                    assert!(![401, 403].contains(&told(VIC).await.0), "{method} {path}");
+                } else {
+                    assert_eq!(told(VIC).await, (403, "forbidden".to_owned()), "{method} {path}");
+                    assert!(![401, 403].contains(&told(ANN).await.0), "{method} {path}");
+                    changing += 1;
+                }
+            }
+        }
+        assert!(changing >= 9, "{changing} routes that change something");
+        assert_eq!(log(world, "").await.0, [] as [Value; 0]);
     })
     .await;
 }
