@@ -158,7 +158,11 @@ impl Config {
             ops_addr: keys.address("ops_addr", "127.0.0.1:8001")?,
             database_url: keys.url("database_url", "postgres://127.0.0.1:5432/doorbuster", Postgres::is_url)?,
             database_ca: keys.certificates("database_ca_file")?,
-            redis_url: keys.url("redis_url", "redis://127.0.0.1:6379", Redis::is_url)?,
+            redis_url: keys.url(
+                "redis_url",
+                "redis://127.0.0.1:6379 or redis+cluster://10.0.0.1:6379,10.0.0.2:6379",
+                Redis::is_url,
+            )?,
             redis_ca: keys.certificates("redis_ca_file")?,
             redis_prefix: keys.prefix("redis_prefix", "doorbuster")?,
             operators: keys.operators()?,
@@ -194,7 +198,10 @@ impl Config {
             return Err(ConfigError::new("edge_token", message));
         }
         if self.redis_ca.is_some() && !Redis::is_tls(self.redis_url.expose()) {
-            return Err(ConfigError::new("redis_ca_file", "has no use: redis_url does not begin with rediss://"));
+            return Err(ConfigError::new(
+                "redis_ca_file",
+                "has no use: redis_url begins neither with rediss:// nor with rediss+cluster://",
+            ));
         }
         if self.ops_addr == self.public_addr && self.ops_addr.port() != 0 {
             let address = self.ops_addr;
@@ -560,6 +567,8 @@ mod tests {
             ("database_url", "postgres://u:hunter2@h:port/d"),
             ("redis_url", "rediss://u:hunter2@h:port"),
             ("redis_url", "redis://u:hunter2@h:port"),
+            ("redis_url", "redis+cluster://u:hunter2@h:1,h:port"),
+            ("redis_url", "redis+cluster://u:hunter2@h:1/7"),
         ] {
             let error = parse("", &[(&format!("DOORBUSTER_{}", name.to_uppercase()), value)]).unwrap_err();
             assert!(error.contains(name) && !error.contains("hunter2"), "{error}");

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::openapi::Routes;
 use super::{App, reply};
+use crate::store::redis::NO_EVICTION;
 use crate::telemetry::{METRICS_TYPE, Scene};
 
 /// Asks no store and counts against no bound: a busy process is alive.
@@ -68,7 +69,7 @@ async fn live() -> Response {
 async fn ready(State(app): State<Arc<App>>) -> Response {
     let (redis, postgres) = tokio::join!(app.redis.eviction_policy(), app.postgres.ping());
     let redis = match redis {
-        Ok(policy) if policy == "noeviction" => Ok(()),
+        Ok(policy) if policy == NO_EVICTION => Ok(()),
         Ok(policy) => {
             Err(format!("maxmemory-policy is {policy}; set it to noeviction, or reservations may be evicted"))
         }

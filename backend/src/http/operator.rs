@@ -315,7 +315,7 @@ async fn round(State(app): State<Arc<App>>, path: PathParameters) -> Result<Resp
     let issued = app.postgres.issued(&asked).await?.first().copied().unwrap_or(0);
     let edge = app.redis.edge_totals(&campaign.id, round.id).await?;
     let failed = app.postgres.failed(&campaign.id, round.id).await?;
-    let pending = app.redis.counts(&asked).await?.first().map_or(0, |counts| counts.pending);
+    let pending = app.redis.count(&campaign.id, round.id).await?.pending;
     let told = RoundReply {
         campaign: &campaign.id,
         round: round.id,

@@ -118,16 +118,22 @@ impl Hydrations {
         }
     }
 
+    /// A replica that was failed over to may have missed a change, and shows a round that is warm under a version of the past.
+    async fn shows_newest_version(&self, key: &RoundKey) -> Result<bool, HydrationError> {
+        let Some(campaign) = self.postgres.campaign(&key.campaign).await? else { return Ok(false) };
+        Ok(self.redis.version(&key.campaign).await? >= campaign.version)
+    }
+
     /// The new epoch is committed before anything is read: from then on no commit changes the round until Redis shows
     /// that epoch, since those who come with an older one are refused. So the pages read below fit each other, however
     /// long that takes, and no lock is held meanwhile.
     async fn fill(&self, key: &RoundKey) -> Result<Hydrated, HydrationError> {
         let began = Instant::now();
-        let known = self.redis.counts(&[(&key.campaign, key.round)]).await?.first().copied();
-        if known.is_some_and(|counts| counts.warm) {
+        let known = self.redis.count(&key.campaign, key.round).await?;
+        if known.warm && self.shows_newest_version(key).await? {
             return Ok(Hydrated::Done);
         }
-        let shown = known.map_or(0, |counts| counts.epoch);
+        let shown = known.epoch;
         let Some(opened) = self.postgres.open_epoch(&key.campaign, key.round, shown).await? else {
             return Ok(Hydrated::Gone);
         };

@@ -190,8 +190,17 @@ impl Issuance {
             Verdict::Stale { version } => {
                 again_after(circumstances, until, self.changes.catch_up(&campaign.id, version)).await
             }
-            // The clock here was off by a little; with a new sample it agrees with the script's.
-            Verdict::Outside => again_after(circumstances, until, self.clock.sample(&self.redis)).await,
+            // The clock here was off by a little, or in a cluster stands between those of the nodes: the script's decides.
+            Verdict::Outside => {
+                let phase = campaign.schedule.phase(decision.now_ms);
+                match Problem::outside(&campaign.id, &phase, decision.now_ms) {
+                    Some(refused) => {
+                        circumstances.round = None;
+                        Step::Reply(circumstances.refuse(refused))
+                    }
+                    None => again_after(circumstances, until, self.clock.sample(&self.redis)).await,
+                }
+            }
             Verdict::SoldOut => Step::Reply(sold_out(circumstances, &opening, decision.now_ms)),
             Verdict::Open => {
                 let refusal = user.as_ref().err().copied().unwrap_or(Refusal::MissingUser);

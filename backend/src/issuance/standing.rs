@@ -13,7 +13,7 @@ use crate::campaign::Campaign;
 use crate::store::postgres::DatabaseError;
 use crate::store::redis::{Reading, RedisError, RoundCounts};
 
-/// Rounds asked about in one round trip.
+/// Rounds asked about at once.
 const ASKED_AT_ONCE: usize = 200;
 
 /// Neither store can tell.
@@ -55,9 +55,8 @@ impl Issuance {
     /// Committed coupons of a round: from Redis while it knows the round, since a crowd may ask, else from PostgreSQL.
     async fn issued(&self, campaign: &CampaignId, round: Round) -> Result<u64, DatabaseError> {
         let key = RoundKey { campaign: campaign.clone(), round: round.id };
-        let counts = self.redis.counts(&[(campaign, round.id)]).await.ok();
-        let issued = match counts.as_deref() {
-            Some([counts]) if counts.warm => counts.committed,
+        let issued = match self.redis.count(campaign, round.id).await {
+            Ok(counts) if counts.warm => counts.committed,
             _ => self.postgres.issued(&[(campaign, round.id)]).await?.first().copied().unwrap_or(0),
         };
         Ok(self.progress.hear(&key, issued))
@@ -66,7 +65,7 @@ impl Issuance {
     /// Where up to `limit` campaigns stand, nearest round first, and whether these are all.
     ///
     /// # Errors
-    /// If Redis cannot be reached.
+    /// If Redis cannot be reached at all.
     pub async fn sync(&self, limit: usize, now_ms: i64) -> Result<(Vec<SyncCampaign>, bool), RedisError> {
         let snapshot = self.catalog.snapshot();
         let mut campaigns: Vec<(i64, &Arc<Campaign>, Round)> = snapshot
@@ -86,7 +85,8 @@ impl Issuance {
         let mut told = Vec::with_capacity(campaigns.len());
         for chunk in campaigns.chunks(ASKED_AT_ONCE) {
             let asked: Vec<_> = chunk.iter().map(|(_, campaign, round)| (&campaign.id, round.id)).collect();
-            let counts = self.redis.counts(&asked).await?;
+            // Of rounds that are not heard of now, no more is known than of those that Redis has lost.
+            let counts: Vec<_> = self.redis.counts(&asked).await?.into_iter().map(Option::unwrap_or_default).collect();
             let opened: Vec<_> = chunk
                 .iter()
                 .zip(&counts)

@@ -27,7 +27,7 @@ const WARMED_MS: i64 = 60_000;
 /// Places taken up at a time.
 const SWEPT_AT_ONCE: usize = 500;
 
-/// Rounds asked about in one round trip.
+/// Rounds asked about at once.
 const ASKED_AT_ONCE: usize = 200;
 
 impl Issuance {
@@ -70,7 +70,8 @@ impl Issuance {
             let ids: Vec<_> = chunk.iter().map(|campaign| &campaign.id).collect();
             let Ok(shown) = self.redis.versions(&ids).await else { return };
             for (campaign, shown) in chunk.iter().zip(shown) {
-                if campaign.version < shown
+                if let Some(shown) = shown
+                    && campaign.version < shown
                     && let Err(error) = self.changes.catch_up(&campaign.id, shown).await
                 {
                     tracing::warn!(%error, campaign = %campaign.id, "cannot catch up with a newer version");
@@ -94,8 +95,8 @@ impl Issuance {
             })
             .map(|(campaign, round)| RoundKey { campaign: campaign.id.clone(), round: round.id })
             .collect();
-        for (key, counts) in self.counts_of(&near).await {
-            if !counts.warm {
+        for (key, counts) in near.iter().zip(self.counts_of(&near).await) {
+            if counts.is_some_and(|counts| !counts.warm) {
                 self.hydrations.hydrate(key).await;
             }
         }
@@ -115,8 +116,10 @@ impl Issuance {
             .map(|RecentRound { campaign, round, .. }| RoundKey { campaign: campaign.clone(), round: *round })
             .collect();
         let (mut pending, mut oldest_ms) = (0, 0);
-        for ((key, counts), round) in self.counts_of(&keys).await.into_iter().zip(&rounds) {
-            if counts.pending > 0 {
+        for ((key, round), counts) in keys.iter().zip(&rounds).zip(self.counts_of(&keys).await) {
+            if let Some(counts) = counts
+                && counts.pending > 0
+            {
                 pending += counts.pending;
                 oldest_ms = oldest_ms.max(self.sweep_round(key, counts, round.closes_ms, now_ms).await);
             }
@@ -175,19 +178,20 @@ impl Issuance {
         }
     }
 
-    /// What Redis knows of each round; those of a failed round trip are left out.
-    async fn counts_of<'a>(&self, keys: &'a [RoundKey]) -> Vec<(&'a RoundKey, RoundCounts)> {
+    /// What Redis knows of each round; none where it does not answer.
+    async fn counts_of(&self, keys: &[RoundKey]) -> Vec<Option<RoundCounts>> {
         let mut known = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(ASKED_AT_ONCE) {
             let asked: Vec<_> = chunk.iter().map(|key| (&key.campaign, key.round)).collect();
             match self.redis.counts(&asked).await {
-                Ok(counts) => known.extend(chunk.iter().zip(counts)),
+                Ok(counts) => known.extend(counts),
                 Err(error) => {
                     tracing::warn!(%error, "cannot count");
                     break;
                 }
             }
         }
+        known.resize(keys.len(), None);
         known
     }
 }

@@ -22,8 +22,8 @@ async fn rush(world: &mut World) -> Vec<String> {
         codes.push(reply.coupon()["code"].as_str().unwrap().to_owned());
     }
     eventually("settling", async || {
-        let counts = world.redis().counts(&[(&id("spring"), world.today().await)]).await.ok()?;
-        (counts[0].pending == 0).then_some(())
+        let counts = world.redis().count(&id("spring"), world.today().await).await.ok()?;
+        (counts.pending == 0).then_some(())
     })
     .await;
     codes
@@ -70,28 +70,31 @@ async fn a_clean_round_is_clean_and_tampering_is_found_on_either_side() {
     .await;
 }
 
+/// Runs the command over this world and a Redis: its exit code, what it prints, and what it complains of.
+pub(crate) async fn run_audit(world: &World, redis_url: &str, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_doorbuster-backend"))
+        .arg("audit")
+        .args(arguments)
+        .env_clear()
+        .env("DOORBUSTER_DATABASE_URL", &world.database_url)
+        .env("DOORBUSTER_REDIS_URL", redis_url)
+        .env("DOORBUSTER_REDIS_PREFIX", &world.name)
+        .env("DOORBUSTER_ADMIN_TOKEN", ADMIN_TOKEN)
+        .env("DOORBUSTER_EDGE_TOKEN", EDGE_TOKEN)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_prints_a_report_and_exits_by_it() {
     in_world(async |world| {
         let codes = rush(world).await;
         let seen = std::env::temp_dir().join(format!("{}-seen", world.name));
-        let audit = async |arguments: &[&str]| {
-            let output = Command::new(env!("CARGO_BIN_EXE_doorbuster-backend"))
-                .arg("audit")
-                .args(arguments)
-                .env_clear()
-                .env("DOORBUSTER_DATABASE_URL", &world.database_url)
-                .env("DOORBUSTER_REDIS_URL", &world.redis_url)
-                .env("DOORBUSTER_REDIS_PREFIX", &world.name)
-                .env("DOORBUSTER_ADMIN_TOKEN", ADMIN_TOKEN)
-                .env("DOORBUSTER_EDGE_TOKEN", EDGE_TOKEN)
-                .stdin(Stdio::null())
-                .output()
-                .await
-                .unwrap();
-            let text = |bytes| String::from_utf8(bytes).unwrap();
-            (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-        };
+        let audit = async |arguments: &[&str]| run_audit(world, &world.redis_url, arguments).await;
         let round = world.today().await.to_string();
         let file = seen.to_str().unwrap();
         std::fs::write(&seen, format!("ann {}\n", codes[0])).unwrap();

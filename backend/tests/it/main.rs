@@ -8,9 +8,13 @@ mod changes;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod command;
 #[cfg(test)]
 mod conflicts;
+#[cfg(test)]
+mod crowd;
 #[cfg(test)]
 mod door;
 #[cfg(test)]
@@ -23,6 +27,8 @@ mod issue;
 mod listing;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod nodes;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]

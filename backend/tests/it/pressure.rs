@@ -27,7 +27,7 @@ async fn hold_round(world: &World) -> sqlx::Transaction<'static, sqlx::Postgres>
 }
 
 async fn pending(world: &World) -> u64 {
-    world.redis().counts(&[(&id("spring"), world.today().await)]).await.unwrap()[0].pending
+    world.redis().count(&id("spring"), world.today().await).await.unwrap().pending
 }
 
 #[tokio::test(flavor = "multi_thread")]

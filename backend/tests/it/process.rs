@@ -52,8 +52,8 @@ async fn a_stop_finishes_what_is_under_way() {
         tokio::time::timeout(Duration::from_secs(60), stopped.ended).await.unwrap().unwrap().unwrap();
         world.assert_issued("spring", 21).await;
         // Settled too, before it ended.
-        let counts = world.redis().counts(&[(&crate::world::id("spring"), world.today().await)]).await.unwrap();
-        assert_eq!((counts[0].committed, counts[0].pending), (21, 0));
+        let counts = world.redis().count(&crate::world::id("spring"), world.today().await).await.unwrap();
+        assert_eq!((counts.committed, counts.pending), (21, 0));
     })
     .await;
 }

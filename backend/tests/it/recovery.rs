@@ -314,7 +314,7 @@ async fn a_hydration_that_was_killed_is_taken_over() {
         world.put(0, "spring", &world.open(1).await).await;
         let (redis, campaign, round) = (world.redis(), id("spring"), world.today().await);
         let known = eventually("a warm round", async || {
-            let counts = redis.counts(&[(&campaign, round)]).await.unwrap()[0];
+            let counts = redis.count(&campaign, round).await.unwrap();
             counts.warm.then_some(counts)
         })
         .await;

@@ -75,8 +75,8 @@ impl Round {
     }
 
     async fn counts(&self) -> (bool, u64, u64) {
-        let counts = self.redis.counts(&[(&self.campaign, self.round)]).await.unwrap();
-        (counts[0].warm, counts[0].committed, counts[0].pending)
+        let counts = self.redis.count(&self.campaign, self.round).await.unwrap();
+        (counts.warm, counts.committed, counts.pending)
     }
 }
 

@@ -10,7 +10,7 @@ async fn sync_raw(world: &World, at: usize, body: String) -> Reply {
     Reply::of(world.http.post(url).bearer_auth(EDGE_TOKEN).body(body).send().await.unwrap()).await
 }
 
-async fn sync(world: &World, at: usize, gateway: &str, max_campaigns: u32) -> SyncResponse {
+pub(crate) async fn sync(world: &World, at: usize, gateway: &str, max_campaigns: u32) -> SyncResponse {
     let reply = sync_raw(world, at, json!({"gateway": gateway, "max_campaigns": max_campaigns}).to_string()).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     serde_json::from_value(reply.body).unwrap()

@@ -33,23 +33,24 @@ impl Redis {
     pub async fn places(&self, campaign: &CampaignId, round: RoundId) -> Result<Option<Places>, RedisError> {
         let keys = self.round_keys(campaign, round);
         let (epoch, next, cold): (Option<i64>, Option<u64>, Option<String>) =
-            self.command(cmd("HMGET").arg(&keys.round).arg(&["epoch", "next", "cold"])).await?;
+            self.command(campaign.as_str(), cmd("HMGET").arg(&keys.round).arg(&["epoch", "next", "cold"])).await?;
         if epoch.is_none() {
             return Ok(None);
         }
         let mut users = BTreeMap::new();
         let mut cursor = 0_u64;
         loop {
-            let (next_cursor, page): (u64, Vec<(String, String)>) =
-                self.command(cmd("HSCAN").arg(&keys.users).arg(cursor).arg("COUNT").arg(PAGE)).await?;
+            let (next_cursor, page): (u64, Vec<(String, String)>) = self
+                .command(campaign.as_str(), cmd("HSCAN").arg(&keys.users).arg(cursor).arg("COUNT").arg(PAGE))
+                .await?;
             users.extend(page);
             cursor = next_cursor;
             if cursor == 0 {
                 break;
             }
         }
-        let pending: Vec<(String, f64)> = self.members(&keys.pending).await?;
-        let free: Vec<(u64, f64)> = self.members(&keys.free).await?;
+        let pending: Vec<(String, f64)> = self.members(campaign, &keys.pending).await?;
+        let free: Vec<(u64, f64)> = self.members(campaign, &keys.free).await?;
         // Scores are doubles; milliseconds since 1970 fit exactly.
         #[expect(clippy::cast_possible_truncation, reason = "a score is a time in whole milliseconds")]
         let pending = pending.into_iter().map(|(member, since_ms)| (member, since_ms as i64)).collect();
@@ -58,11 +59,16 @@ impl Redis {
     }
 
     /// The members of a sorted set with their scores.
-    async fn members<T: redis::FromRedisValue>(&self, key: &str) -> Result<Vec<(T, f64)>, RedisError> {
+    async fn members<T: redis::FromRedisValue>(
+        &self,
+        campaign: &CampaignId,
+        key: &str,
+    ) -> Result<Vec<(T, f64)>, RedisError> {
         let mut members = Vec::new();
         loop {
             let (from, to) = (members.len(), members.len() + PAGE - 1);
-            let page: Vec<(T, f64)> = self.command(cmd("ZRANGE").arg(key).arg(from).arg(to).arg("WITHSCORES")).await?;
+            let page: Vec<(T, f64)> =
+                self.command(campaign.as_str(), cmd("ZRANGE").arg(key).arg(from).arg(to).arg("WITHSCORES")).await?;
             let is_last = page.len() < PAGE;
             members.extend(page);
             if is_last {

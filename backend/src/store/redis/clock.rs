@@ -1,4 +1,7 @@
 //! Redis's clock, the only one that decides: sampled now and then, carried forward by the monotonic clock.
+//!
+//! In a cluster each node decides about its campaigns by its own clock. What is sampled is the middle of them all, and
+//! `uncertainty_ms` reaches to the furthest one, so it holds for every campaign, wherever its keys may move.
 
 use std::sync::RwLock;
 use std::time::Duration;
@@ -22,6 +25,17 @@ pub struct Reading {
     pub uncertainty_ms: u32,
 }
 
+impl Reading {
+    /// What holds if one of the two does.
+    fn cover(self, other: Self) -> Self {
+        let from_ms = |reading: Self| reading.now_ms - i64::from(reading.uncertainty_ms);
+        let to_ms = |reading: Self| reading.now_ms + i64::from(reading.uncertainty_ms);
+        let (from_ms, to_ms) = (from_ms(self).min(from_ms(other)), to_ms(self).max(to_ms(other)));
+        let now_ms = from_ms.midpoint(to_ms);
+        Self { now_ms, uncertainty_ms: u32::try_from(to_ms - now_ms).unwrap_or(u32::MAX) }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     at: Instant,
@@ -35,24 +49,27 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Asks Redis.
+    /// Asks Redis, each of a cluster's nodes that holds keys.
     ///
     /// # Errors
     /// If Redis cannot be reached.
     pub async fn sample(&self, redis: &Redis) -> Result<Reading, RedisError> {
-        let asked = Instant::now();
-        let (seconds, micros): (i64, i64) = redis.command(&redis::cmd("TIME")).await?;
+        let answers = redis.each::<(i64, i64)>(&redis::cmd("TIME")).await?;
         let answered = Instant::now();
-        let half_trip = (answered - asked) / 2;
-        let reading = Reading {
-            now_ms: seconds * 1_000 + micros / 1_000,
-            uncertainty_ms: u32::try_from(half_trip.as_millis()).unwrap_or(u32::MAX).saturating_add(1),
-        };
-        let sample = Sample { at: asked + half_trip, reading };
+        let readings = answers.iter().map(|answer| {
+            let (seconds, micros) = answer.value;
+            let half_trip = (answer.answered - answer.asked) / 2;
+            let reading = Reading {
+                now_ms: seconds * 1_000 + micros / 1_000,
+                uncertainty_ms: u32::try_from(half_trip.as_millis()).unwrap_or(u32::MAX).saturating_add(1),
+            };
+            carried(Sample { at: answer.asked + half_trip, reading }, answered)
+        });
+        let reading = readings.reduce(Reading::cover).ok_or(RedisError::Away)?;
         if let Ok(mut held) = self.sample.write() {
-            *held = Some(sample);
+            *held = Some(Sample { at: answered, reading });
         }
-        Ok(carried(sample, answered))
+        Ok(reading)
     }
 
     /// What Redis's clock shows at `instant`; none without a sample that is fresh enough.
@@ -77,6 +94,14 @@ fn carried(sample: Sample, instant: Instant) -> Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_several_clocks_the_middle_is_shown_and_all_are_covered() {
+        let reading = |now_ms, uncertainty_ms| Reading { now_ms, uncertainty_ms };
+        assert_eq!(reading(1_000, 2).cover(reading(1_000, 2)), reading(1_000, 2));
+        assert_eq!(reading(1_000, 50).cover(reading(1_001, 2)), reading(1_000, 50));
+        assert_eq!(reading(1_000, 2).cover(reading(2_000, 4)), reading(1_501, 503));
+    }
 
     #[test]
     fn a_sample_is_carried_forward_until_it_is_stale() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::keys::EDGE;
 use super::{Redis, RedisError};
 
 /// A gateway that has not synced for so long is gone, or asks another Redis.
@@ -17,7 +18,6 @@ impl Redis {
         let live_ms = i64::try_from(LIVE.as_millis()).unwrap_or(i64::MAX);
         let mut pipeline = redis::pipe();
         pipeline
-            .atomic()
             .zadd(&key, gateway, now_ms)
             .ignore()
             .zrembyscore(&key, "-inf", now_ms.saturating_sub(live_ms))
@@ -25,7 +25,7 @@ impl Redis {
             .pexpire(&key, live_ms)
             .ignore()
             .zcard(&key);
-        let (live,): (u32,) = self.pipeline(&pipeline).await?;
+        let (live,): (u32,) = self.transaction(EDGE, &mut pipeline).await?;
         Ok(live.max(1))
     }
 }

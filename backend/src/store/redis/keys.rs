@@ -1,9 +1,12 @@
-//! Key names.
+//! Key names. The part in braces is the tag by which a cluster places a key.
 
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId};
 
 use super::Redis;
+
+/// The tag of what is about all gateways.
+pub(super) const EDGE: &str = "edge";
 
 /// The keys of one round, and its campaign's version.
 pub(super) struct RoundKeys {
@@ -48,6 +51,6 @@ impl Redis {
     }
 
     pub(super) fn gateways_key(&self) -> String {
-        format!("{}:{{edge}}:gateways", self.prefix)
+        format!("{}:{{{EDGE}}}:gateways", self.prefix)
     }
 }

@@ -13,6 +13,7 @@ static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("leas
 /// A wish to rebuild a round, and its fulfilment once [`Redis::take`] has granted it.
 #[derive(Debug)]
 pub struct Lease {
+    campaign: CampaignId,
     key: String,
     holder: String,
 }
@@ -26,7 +27,8 @@ impl Redis {
     /// Names a holder; it has nothing yet.
     #[must_use]
     pub fn lease(&self, campaign: &CampaignId, round: RoundId) -> Lease {
-        Lease { key: self.lease_key(campaign, round), holder: format!("{:032x}", rand::random::<u128>()) }
+        let holder = format!("{:032x}", rand::random::<u128>());
+        Lease { campaign: campaign.clone(), key: self.lease_key(campaign, round), holder }
     }
 
     /// Takes a lease for [`Lease::TERM`], or keeps it for as long from now. False if another has it.
@@ -46,6 +48,6 @@ impl Redis {
     }
 
     async fn lease_for(&self, lease: &Lease, ms: u128) -> Result<bool, RedisError> {
-        self.invoke(LEASE.key(&lease.key).arg(&lease.holder).arg(ms.to_string())).await
+        self.invoke(lease.campaign.as_str(), LEASE.key(&lease.key).arg(&lease.holder).arg(ms.to_string())).await
     }
 }

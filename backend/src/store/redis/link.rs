@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisResult, ServerErrorKind};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, ServerErrorKind};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::RedisError;
+use super::request::{Deadline, Request, Wire};
 
 /// After a failed attempt to connect everybody is refused for so long, so that a crowd does not queue up behind attempts.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -41,16 +42,14 @@ impl Link {
     }
 
     /// Runs one exchange, connecting first where that is needed, all within the deadline.
-    pub(super) async fn within<T>(
+    pub(super) async fn send<T: FromRedisValue>(
         &self,
-        deadline: Duration,
-        exchange: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
+        request: Request<'_>,
+        wire: fn(MultiplexedConnection) -> Wire,
+        deadline: Deadline,
     ) -> Result<T, RedisError> {
-        let late = || RedisError::Late(deadline.as_millis());
-        let until = Instant::now() + deadline;
-        let (connection, generation) =
-            tokio::time::timeout_at(until, self.connection(deadline)).await.map_err(|_| late())??;
-        match tokio::time::timeout_at(until, exchange(connection)).await {
+        let (connection, generation) = deadline.keep(self.connection(deadline.length)).await??;
+        match deadline.keep(request.through(&mut wire(connection))).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 if is_at_an_end(&error) {
@@ -59,9 +58,9 @@ impl Link {
                 Err(error.into())
             }
             // A connection on which nothing arrives may be dead without knowing it. Others in flight keep it alive.
-            Err(_) => {
+            Err(late) => {
                 self.forget(generation).await;
-                Err(late())
+                Err(late)
             }
         }
     }
@@ -93,7 +92,7 @@ impl Link {
 }
 
 /// Whether another connection may do better: this one broke, or leads to a server that was master before a failover.
-fn is_at_an_end(error: &redis::RedisError) -> bool {
+pub(super) fn is_at_an_end(error: &redis::RedisError) -> bool {
     error.is_unrecoverable_error()
         || error.is_io_error()
         || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)

@@ -102,6 +102,7 @@ impl Redis {
         let (opens_ms, closes_ms) = ask.window_ms;
         let (status, now_ms, committed, _reserved, code, number, epoch, since_ms): Reply = self
             .invoke(
+                ask.campaign.as_str(),
                 ISSUE
                     .key(keys.version)
                     .key(keys.round)
@@ -153,7 +154,7 @@ impl Redis {
         for (user, code, number) in rows {
             invocation.arg(user.as_str()).arg(code.as_str()).arg(*number);
         }
-        self.invoke(&invocation).await
+        self.invoke(campaign.as_str(), &invocation).await
     }
 
     /// Gives back a place that can never be committed.
@@ -164,7 +165,7 @@ impl Redis {
         let keys = self.round_keys(campaign, round);
         let mut invocation = RELEASE.key(keys.round);
         invocation.key(keys.users).key(keys.pending).key(keys.free);
-        self.invoke(invocation.arg(held.user.as_str()).arg(held.place()).arg(held.number)).await
+        self.invoke(campaign.as_str(), invocation.arg(held.user.as_str()).arg(held.place()).arg(held.number)).await
     }
 
     /// Drops a place that PostgreSQL contradicts, and marks the round cold.
@@ -175,7 +176,7 @@ impl Redis {
         let keys = self.round_keys(campaign, round);
         let mut invocation = DISCARD.key(keys.round);
         invocation.key(keys.users).key(keys.pending);
-        self.invoke(invocation.arg(held.epoch).arg(held.user.as_str()).arg(held.place())).await
+        self.invoke(campaign.as_str(), invocation.arg(held.epoch).arg(held.user.as_str()).arg(held.place())).await
     }
 
     /// Marks the round cold if it still shows this epoch.
@@ -186,7 +187,7 @@ impl Redis {
         let keys = self.round_keys(campaign, round);
         let mut invocation = DISCARD.key(keys.round);
         invocation.key(keys.users).key(keys.pending);
-        self.invoke(invocation.arg(epoch).arg("").arg("")).await
+        self.invoke(campaign.as_str(), invocation.arg(epoch).arg("").arg("")).await
     }
 
     /// Remembers to which round a code belongs that was answered with 202, so that its location can be looked up.
@@ -203,7 +204,7 @@ impl Redis {
         let key = self.pointer_key(code);
         let mut pipeline = redis::pipe();
         pipeline.set(&key, format!("{campaign} {round}")).ignore().pexpire_at(&key, expiry_ms(closes_ms)).ignore();
-        self.pipeline(&pipeline).await
+        self.transaction(code.as_str(), &mut pipeline).await
     }
 
     /// Whether `user` holds the place `code`, not committed as far as Redis knows.
@@ -211,7 +212,7 @@ impl Redis {
     /// # Errors
     /// If Redis cannot be reached.
     pub async fn holds(&self, user: &UserId, code: CouponCode) -> Result<bool, RedisError> {
-        let pointer: Option<String> = self.command(&redis::Cmd::get(self.pointer_key(code))).await?;
+        let pointer: Option<String> = self.command(code.as_str(), &redis::Cmd::get(self.pointer_key(code))).await?;
         let place = pointer.as_deref().and_then(|text| text.split_once(' '));
         let Some((Ok(campaign), Ok(round))) =
             place.map(|(campaign, round)| (CampaignId::parse(campaign), round.parse::<RoundId>()))
@@ -219,7 +220,7 @@ impl Redis {
             return Ok(false);
         };
         let users = self.round_keys(&campaign, round).users;
-        let entry: Option<String> = self.command(&redis::Cmd::hget(users, user.as_str())).await?;
+        let entry: Option<String> = self.command(campaign.as_str(), &redis::Cmd::hget(users, user.as_str())).await?;
         Ok(entry.and_then(|entry| entry.split_once(':').map(|(held, _)| held == code.as_str())).unwrap_or(false))
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
+use futures_util::future::join_all;
 use redis::Script;
 
 use super::places::{Held, unreadable};
-use super::{Redis, RedisError};
+use super::{Redis, RedisError, some_known};
 
 static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("swap.lua")));
 static RAISE_VERSION: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("raise_version.lua")));
@@ -25,8 +26,8 @@ pub(super) fn expiry_ms(closes_ms: i64) -> i64 {
     closes_ms.saturating_add(i64::try_from(AFTERLIFE.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// What Redis knows of a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What Redis knows of a round; by default, nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RoundCounts {
     /// Whether it may be relied on: there, and not marked for rebuilding.
     pub warm: bool,
@@ -69,7 +70,8 @@ impl Redis {
     /// # Errors
     /// If Redis cannot be reached.
     pub async fn version(&self, campaign: &CampaignId) -> Result<i64, RedisError> {
-        let version: Option<i64> = self.command(&redis::Cmd::get(self.version_key(campaign))).await?;
+        let version: Option<i64> =
+            self.command(campaign.as_str(), &redis::Cmd::get(self.version_key(campaign))).await?;
         Ok(version.unwrap_or(0))
     }
 
@@ -78,38 +80,34 @@ impl Redis {
     /// # Errors
     /// If Redis cannot be reached; the version may be raised all the same.
     pub async fn raise_version(&self, campaign: &CampaignId, version: i64) -> Result<i64, RedisError> {
-        self.invoke(RAISE_VERSION.key(self.version_key(campaign)).arg(version)).await
+        self.invoke(campaign.as_str(), RAISE_VERSION.key(self.version_key(campaign)).arg(version)).await
     }
 
-    /// What Redis knows of each round.
+    /// What Redis knows of a round.
     ///
     /// # Errors
     /// If Redis cannot be reached.
-    pub async fn counts(&self, rounds: &[(&CampaignId, RoundId)]) -> Result<Vec<RoundCounts>, RedisError> {
-        if rounds.is_empty() {
-            return Ok(Vec::new());
-        }
+    pub async fn count(&self, campaign: &CampaignId, round: RoundId) -> Result<RoundCounts, RedisError> {
+        let keys = self.round_keys(campaign, round);
         let mut pipeline = redis::pipe();
-        pipeline.atomic();
-        for (campaign, round) in rounds {
-            let keys = self.round_keys(campaign, *round);
-            pipeline.hmget(&keys.round, &["epoch", "cold"]).hlen(&keys.users).zcard(&keys.pending);
-        }
-        let replies: Vec<redis::Value> = self.pipeline(&pipeline).await?;
-        replies
-            .chunks_exact(3)
-            .map(|reply| {
-                let reply = redis::Value::Array(reply.to_vec());
-                let ((epoch, cold), reserved, pending): ((Option<i64>, Option<String>), u64, u64) =
-                    redis::from_redis_value(reply).map_err(redis::RedisError::from)?;
-                Ok(RoundCounts {
-                    warm: epoch.is_some() && cold.is_none(),
-                    epoch: epoch.unwrap_or(0),
-                    committed: reserved.saturating_sub(pending),
-                    pending,
-                })
-            })
-            .collect()
+        pipeline.hmget(&keys.round, &["epoch", "cold"]).hlen(&keys.users).zcard(&keys.pending);
+        let ((epoch, cold), reserved, pending): ((Option<i64>, Option<String>), u64, u64) =
+            self.transaction(campaign.as_str(), &mut pipeline).await?;
+        Ok(RoundCounts {
+            warm: epoch.is_some() && cold.is_none(),
+            epoch: epoch.unwrap_or(0),
+            committed: reserved.saturating_sub(pending),
+            pending,
+        })
+    }
+
+    /// What Redis knows of each round; none of those whose node in a cluster cannot be reached, or is handing them over.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached at all.
+    pub async fn counts(&self, rounds: &[(&CampaignId, RoundId)]) -> Result<Vec<Option<RoundCounts>>, RedisError> {
+        let asked = rounds.iter().map(|(campaign, round)| self.count(campaign, *round));
+        some_known(join_all(asked).await)
     }
 
     /// Up to `limit` places held since `until_ms` (Unix milliseconds) or longer, oldest first.
@@ -125,14 +123,15 @@ impl Redis {
     ) -> Result<Vec<Held>, RedisError> {
         let keys = self.round_keys(campaign, round);
         let mut pipeline = redis::pipe();
-        pipeline.atomic().hget(&keys.round, "epoch").zrangebyscore_limit_withscores(
+        pipeline.hget(&keys.round, "epoch").zrangebyscore_limit_withscores(
             &keys.pending,
             "-inf",
             until_ms,
             0,
             isize::try_from(limit).unwrap_or(isize::MAX),
         );
-        let (epoch, members): (Option<i64>, Vec<(String, f64)>) = self.pipeline(&pipeline).await?;
+        let (epoch, members): (Option<i64>, Vec<(String, f64)>) =
+            self.transaction(campaign.as_str(), &mut pipeline).await?;
         let epoch = epoch.unwrap_or(0);
         members
             .iter()
@@ -152,7 +151,7 @@ impl Redis {
         for key in [&keys.round, &keys.users, &keys.pending, &keys.free] {
             pipeline.pexpire_at(key, expiry_ms(now_ms)).ignore();
         }
-        self.pipeline(&pipeline).await
+        self.transaction(campaign.as_str(), &mut pipeline).await
     }
 
     /// Drops the rounds of a deleted campaign. Its version stays for a while: it turns away whoever still knows the
@@ -168,23 +167,15 @@ impl Redis {
             let keys = self.round_keys(campaign, *round);
             pipeline.unlink(&[keys.round, keys.users, keys.pending, keys.free]).ignore();
         }
-        self.pipeline(&pipeline).await
+        self.transaction(campaign.as_str(), &mut pipeline).await
     }
 
-    /// The versions that Redis shows for campaigns; 0 where it shows none.
+    /// The versions that Redis shows for campaigns; 0 where it shows none, none where a node cannot be reached.
     ///
     /// # Errors
-    /// If Redis cannot be reached.
-    pub async fn versions(&self, campaigns: &[&CampaignId]) -> Result<Vec<i64>, RedisError> {
-        if campaigns.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipeline = redis::pipe();
-        for campaign in campaigns {
-            pipeline.get(self.version_key(campaign));
-        }
-        let versions: Vec<Option<i64>> = self.pipeline(&pipeline).await?;
-        Ok(versions.into_iter().map(Option::unwrap_or_default).collect())
+    /// If Redis cannot be reached at all.
+    pub async fn versions(&self, campaigns: &[&CampaignId]) -> Result<Vec<Option<i64>>, RedisError> {
+        some_known(join_all(campaigns.iter().map(|campaign| self.version(campaign))).await)
     }
 
     /// Begins to rebuild a round beside its live keys.
@@ -224,7 +215,7 @@ impl Redis {
             pipeline.hset(&staging.users, user.as_str(), code.as_str()).ignore();
         }
         pipeline.pexpire(&staging.users, STAGED_MS).ignore().pexpire(&staging.free, STAGED_MS).ignore();
-        self.pipeline(&pipeline).await
+        self.transaction(staging.campaign.as_str(), &mut pipeline).await
     }
 
     /// Puts a rebuilt round in place.
@@ -235,6 +226,7 @@ impl Redis {
         let keys = self.round_keys(&staging.campaign, staging.round);
         let reply: String = self
             .invoke(
+                staging.campaign.as_str(),
                 SWAP.key(keys.version)
                     .key(keys.round)
                     .key(keys.users)

@@ -25,7 +25,7 @@ impl Redis {
         for (decision, total) in &totals.decisions {
             invocation.arg(decision).arg(*total);
         }
-        self.invoke(&invocation).await
+        self.invoke(totals.campaign.as_str(), &invocation).await
     }
 
     /// Requests of a round that all gateways have admitted, or refused with a code.
@@ -37,6 +37,6 @@ impl Redis {
         campaign: &CampaignId,
         round: RoundId,
     ) -> Result<BTreeMap<String, u64>, RedisError> {
-        self.command(redis::cmd("HGETALL").arg(self.sums_key(campaign, round))).await
+        self.command(campaign.as_str(), redis::cmd("HGETALL").arg(self.sums_key(campaign, round))).await
     }
 }
