@@ -1,9 +1,10 @@
-//! A TCP proxy on 127.0.0.1 that does what networks do: it cuts connections, and loses what a server has answered.
+//! A TCP proxy on 127.0.0.1 that does what networks do: it cuts connections, loses what a server has answered, and leads
+//! to another server under the same address.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -20,7 +21,7 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Line {
-    target: u16,
+    target: AtomicU16,
     closed: AtomicBool,
     losing_replies: AtomicBool,
     next: AtomicU64,
@@ -37,7 +38,7 @@ impl Proxy {
         let port = free_port()?;
         let listener = TcpListener::bind(("127.0.0.1", port)).context("a proxy cannot listen")?;
         let line = Arc::new(Line {
-            target,
+            target: AtomicU16::new(target),
             closed: AtomicBool::new(false),
             losing_replies: AtomicBool::new(false),
             next: AtomicU64::new(0),
@@ -69,6 +70,12 @@ impl Proxy {
         }
     }
 
+    /// From now on leads to another port; the connections there are, are cut.
+    pub fn lead_to(&self, target: u16) {
+        self.line.target.store(target, Ordering::SeqCst);
+        self.cut();
+    }
+
     /// From now on requests arrive and answers do not, also on new connections, until [`Proxy::stop_losing_replies`].
     pub fn lose_replies(&self) {
         self.line.losing_replies.store(true, Ordering::SeqCst);
@@ -97,7 +104,10 @@ impl Line {
 
     /// Carries one connection until either end closes. An error is what both ends see: a closed connection.
     fn serve(self: Arc<Self>, client: TcpStream) {
-        let Ok(server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.target))) else { return };
+        let Ok(server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.target.load(Ordering::SeqCst))))
+        else {
+            return;
+        };
         let _slower_at_worst = (client.set_nodelay(true), server.set_nodelay(true));
         let (Ok(client_end), Ok(server_end)) = (client.try_clone(), server.try_clone()) else { return };
         let (Ok(replies_from), Ok(replies_to)) = (server.try_clone(), client.try_clone()) else { return };

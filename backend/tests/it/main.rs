@@ -26,6 +26,8 @@ mod issue;
 #[cfg(test)]
 mod listing;
 #[cfg(test)]
+mod losses;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod nodes;
