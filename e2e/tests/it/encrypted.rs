@@ -58,6 +58,13 @@ struct SecretRedis {
     program: PathBuf,
     port: u16,
     certificates: Vec<String>,
+    kind: Kind,
+}
+
+enum Kind {
+    Single,
+    /// The only node of a cluster, which keeps its file in this folder.
+    Cluster(PathBuf),
 }
 
 impl Server for SecretRedis {
@@ -69,12 +76,27 @@ impl Server for SecretRedis {
         let port = self.port.to_string();
         let manual = include_str!("../../../backend/config.default.toml");
         let rights = manual.lines().find_map(|line| line.split_once("SETUSER doorbuster on >PASSWORD ")).unwrap().1;
-        Ok(Launch::new(&self.program)
+        let launch = Launch::new(&self.program)
             .args(["--port", "0", "--bind", "127.0.0.1", "--tls-port", &port, "--tls-auth-clients", "no"])
             .args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"])
-            .args(&self.certificates)
+            .args(&self.certificates);
+        let (launch, more) = match &self.kind {
+            Kind::Single => (launch, ""),
+            Kind::Cluster(folder) => {
+                fs::create_dir_all(folder)?;
+                let (id, bus) = ("d".repeat(40), free_port()?.to_string());
+                let node = format!("{id} 127.0.0.1:{port}@{bus} myself,master - 0 0 1 connected 0-16383\n");
+                fs::write(folder.join("nodes.conf"), node + "vars currentEpoch 1 lastVoteEpoch 0\n")?;
+                let launch = launch
+                    .args(["--dir", &folder.display().to_string(), "--cluster-enabled", "yes", "--tls-cluster", "yes"])
+                    .args(["--cluster-port", &bus, "--cluster-announce-hostname", "localhost"])
+                    .args(["--cluster-preferred-endpoint-type", "hostname"]);
+                (launch, manual.lines().find_map(|line| line.split_once("the ACL user also needs: ")).unwrap().1)
+            }
+        };
+        Ok(launch
             .args(["--user", "default", "off", "--user", "doorbuster", "on", &format!(">{REDIS_PASSWORD}")])
-            .args(rights.split_whitespace()))
+            .args(rights.split_whitespace().chain(more.split_whitespace())))
     }
 
     fn probe(&self) -> anyhow::Result<()> {
@@ -123,6 +145,7 @@ impl Server for SecretPostgres {
 struct Stores {
     programs: Programs,
     certificates: Certificates,
+    redis_scheme: &'static str,
     redis_port: u16,
     postgres_port: u16,
     logs: PathBuf,
@@ -133,11 +156,26 @@ struct Stores {
 
 impl Stores {
     fn start(name: &str) -> Self {
+        Self::start_in(Folder::new(name), Kind::Single)
+    }
+
+    /// With a Redis Cluster.
+    fn start_clustered(name: &str) -> Self {
         let folder = Folder::new(name);
+        let kind = Kind::Cluster(folder.path().join("node"));
+        Self::start_in(folder, kind)
+    }
+
+    fn start_in(folder: Folder, kind: Kind) -> Self {
         let programs = Programs::from_env().unwrap();
         let certificates = Certificates::make(folder.path().join("certificates"));
         let (redis_port, postgres_port) = (free_port().unwrap(), free_port().unwrap());
+        let redis_scheme = match kind {
+            Kind::Single => "rediss",
+            Kind::Cluster(_) => "rediss+cluster",
+        };
         let redis = SecretRedis {
+            kind,
             program: programs.redis_server.clone(),
             port: redis_port,
             certificates: [("cert", "server.pem"), ("key", "server.key"), ("ca-cert", "ca.pem")]
@@ -157,11 +195,20 @@ impl Stores {
         let logs = folder.path().to_owned();
         let running =
             [Running::start(Box::new(redis), &logs).unwrap(), Running::start(Box::new(postgres), &logs).unwrap()];
-        Self { programs, certificates, redis_port, postgres_port, logs, _running: running, _folder: folder }
+        Self {
+            programs,
+            certificates,
+            redis_scheme,
+            redis_port,
+            postgres_port,
+            logs,
+            _running: running,
+            _folder: folder,
+        }
     }
 
     fn redis_url(&self) -> String {
-        format!("rediss://doorbuster:{REDIS_PASSWORD}@localhost:{}", self.redis_port)
+        format!("{}://doorbuster:{REDIS_PASSWORD}@localhost:{}", self.redis_scheme, self.redis_port)
     }
 
     fn database_url(&self) -> String {
@@ -227,6 +274,16 @@ fn both_stores_over_tls_with_passwords() {
     issue_one(&by_url);
     drop(running);
     stores.log("by-url");
+}
+
+#[test]
+fn a_cluster_over_tls_with_a_password() {
+    let stores = Stores::start_clustered("encrypted-cluster");
+    let backend = stores.backend("clustered", &[]);
+    let running = Running::start(Box::new(backend.clone()), &stores.logs).unwrap();
+    issue_one(&backend);
+    drop(running);
+    stores.log("clustered");
 }
 
 #[test]
