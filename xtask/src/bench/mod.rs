@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: measures the product against its promises, and writes what it found to `docs/benchmarks.md`.
 
+mod crowd;
 mod document;
 mod edge;
+mod events;
 mod gateway;
 mod issue;
 mod leak;
@@ -22,6 +24,8 @@ use crate::checkout::Checkout;
 pub(crate) enum Options {
     /// How fast one worker refuses, beside Envoy's own filters
     Edge(edge::Options),
+    /// Whether a sink of events that is away slows issuing
+    Events(events::Options),
     /// How fast coupons are issued, beside what issuing is made of, and whether that stays so as a round grows
     Issue(issue::Options),
     /// How many requests reach the origin for one coupon
@@ -35,6 +39,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     checkout.create_private()?;
     match options {
         Options::Edge(options) => edge::run(checkout, options),
+        Options::Events(options) => events::run(checkout, options),
         Options::Issue(options) => issue::run(checkout, options),
         Options::Leak(options) => leak::run(checkout, options),
         Options::Soak(options) => soak::run(checkout, options),

@@ -1,6 +1,5 @@
 //! `cargo xtask bench issue`: how fast coupons are issued, beside what issuing is made of, and whether that stays so.
 
-mod crowd;
 mod ground;
 mod growth;
 mod rows;
@@ -16,6 +15,7 @@ use clap::Args;
 use doorbuster_e2e::Stack;
 use doorbuster_e2e::operator::open_all_day;
 
+use super::crowd;
 use super::document::{circumstances, write_section};
 use super::median::median;
 use crate::build;
