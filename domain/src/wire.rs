@@ -20,6 +20,7 @@ pub struct SyncRequest {
     #[cfg_attr(feature = "schema", schema(pattern = "^[a-z0-9-]{1,64}$"))]
     pub gateway: String,
     /// At most so many campaigns are wanted, nearest round first.
+    #[cfg_attr(feature = "schema", schema(format = Int64, maximum = 4_294_967_295_u64))]
     pub max_campaigns: u32,
     /// What it has decided since it started, where that has changed since its last sync was answered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
