@@ -23,7 +23,7 @@ pub(crate) fn run_all(checkout: &Checkout) -> anyhow::Result<ExitCode> {
     setup::c_compiler(checkout)?;
     step("clippy with Kafka");
     run(cargo(checkout)
-        .args(["clippy", "--package", "doorbuster-backend", "--features", "kafka", "--all-targets"])
+        .args(["clippy", "--package", "doorbuster-backend", "--features", "kafka-tls", "--all-targets"])
         .args(["--", "-D", "warnings"]))?;
     let compiler = wasm::compiler(checkout)?;
     step("clippy for wasm32");

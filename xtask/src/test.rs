@@ -99,7 +99,7 @@ pub(crate) fn run(checkout: &Checkout, options: &Options) -> anyhow::Result<Exit
     if status.success() && options.full && !interrupted.load(Ordering::Relaxed) {
         setup::c_compiler(checkout)?;
         step("testing with Kafka");
-        let kafka = ["--package", "doorbuster-backend", "--features", "kafka", "--test", "kafka"];
+        let kafka = ["--package", "doorbuster-backend", "--features", "kafka-tls", "--test", "kafka"];
         status = test(&kafka).status().context("cannot run cargo")?;
     }
     drop(shared);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use arc_swap::ArcSwap;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -10,6 +11,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::event::{CLOUDEVENTS_JSON, Event};
 use super::sink::Undelivered;
+use crate::config::KafkaConfig;
 
 /// Writes each event to a topic, under its subject as key: events of one coupon share a partition, and keep their order.
 pub(super) struct Kafka {
@@ -26,10 +28,13 @@ impl std::fmt::Debug for Kafka {
 
 impl Kafka {
     /// Brokers are not asked for before the first event.
-    pub(super) fn new(brokers: &str, topic: &str, deadline: Duration) -> anyhow::Result<Self> {
+    pub(super) fn new(told: &KafkaConfig, deadline: Duration) -> anyhow::Result<Self> {
         let mut config = ClientConfig::new();
+        for (name, value) in &told.properties {
+            config.set(name, value.expose());
+        }
         config
-            .set("bootstrap.servers", brokers)
+            .set("bootstrap.servers", &told.brokers)
             .set("client.id", "doorbuster")
             // Every in-sync replica has the event before it counts as delivered, and repeats within the producer are
             // recognised by the broker.
@@ -44,8 +49,16 @@ impl Kafka {
             // What was sent is waited for no longer than what was not.
             .set("request.timeout.ms", deadline.as_millis().to_string())
             .set("socket.timeout.ms", deadline.as_millis().to_string());
-        let producer = ArcSwap::from_pointee(config.create()?);
-        Ok(Self { config, topic: topic.to_owned(), producer })
+        let producer = config.create().map_err(|error| match error {
+            // The whole error has the value in it, which may be a password.
+            KafkaError::ClientConfig(_, _, name, _) => {
+                anyhow!(
+                    "kafka_properties.{name}: this build of librdkafka knows no such property, or no such value of it"
+                )
+            }
+            other => anyhow!("kafka_properties: {other}"),
+        })?;
+        Ok(Self { config, topic: told.topic.clone(), producer: ArcSwap::from_pointee(producer) })
     }
 
     pub(super) async fn deliver(&self, event: &Event) -> Result<(), Undelivered> {

@@ -46,12 +46,12 @@ impl Sink {
         let mut sinks = Vec::new();
         if let Some(webhook) = config.webhook.clone() {
             let in_flight = webhook.in_flight;
-            let webhook = Webhook::new(&webhook.url, webhook.keys, config.timeout, in_flight)?;
+            let webhook = Webhook::new(webhook, config.timeout)?;
             sinks.push(Self::Webhook { webhook: Box::new(webhook), in_flight });
         }
         #[cfg(feature = "kafka")]
         if let Some(kafka) = &config.kafka {
-            sinks.push(Self::Kafka(Kafka::new(&kafka.brokers, &kafka.topic, config.timeout)?));
+            sinks.push(Self::Kafka(Kafka::new(kafka, config.timeout)?));
         }
         Ok(sinks)
     }

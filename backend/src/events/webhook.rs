@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail};
 use axum::body::{Body, to_bytes};
 use axum::http::header::{CONTENT_TYPE, USER_AGENT};
 use axum::http::uri::Scheme;
@@ -13,12 +13,14 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::event::{CLOUDEVENTS_JSON, Event};
 use super::signature::{SigningKey, signatures};
 use super::sink::Undelivered;
-use crate::config::Secret;
+use crate::config::WebhookConfig;
 
 /// So much of an answer is read, so that its connection can be used again. What it says does not matter.
 const READ_BYTES: usize = 4_096;
@@ -39,26 +41,19 @@ impl std::fmt::Debug for Webhook {
 }
 
 impl Webhook {
-    pub(super) fn new(
-        url: &Secret,
-        keys: Vec<SigningKey>,
-        deadline: Duration,
-        in_flight: usize,
-    ) -> anyhow::Result<Self> {
-        let url: Uri = url.expose().parse().context("webhook_url: is no URL")?;
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        ensure!(
-            url.scheme() == Some(&Scheme::HTTP) || !roots.is_empty(),
-            "webhook_url: no certificate authority is known here; install ca-certificates"
-        );
+    pub(super) fn new(config: WebhookConfig, deadline: Duration) -> anyhow::Result<Self> {
+        let url: Uri = config.url.expose().parse().context("webhook_url: is no URL")?;
+        let roots = match url.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => trusted(config.ca.as_deref())?,
+            _ => RootCertStore::empty(),
+        };
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(in_flight).build(connector);
-        Ok(Self { client, url, keys, deadline })
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(config.in_flight).build(connector);
+        Ok(Self { client, url, keys: config.keys, deadline })
     }
 
     /// Delivers an event; `now_s`: Unix seconds.
@@ -85,4 +80,23 @@ impl Webhook {
         let _ = to_bytes(Body::new(response.into_body()), READ_BYTES).await;
         if status.is_success() { Ok(()) } else { Err(Undelivered::new(format!("answered {}", status.as_u16()))) }
     }
+}
+
+/// Who may have signed the receiver's certificate: these authorities (PEM), otherwise the system's.
+fn trusted(ca: Option<&[u8]>) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let Some(pem) = ca else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            bail!(
+                "webhook_url: no certificate authority is known here; install ca-certificates, or set webhook_ca_file"
+            );
+        }
+        return Ok(roots);
+    };
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.context("webhook_ca_file: holds no certificate in PEM")?;
+        roots.add(certificate).context("webhook_ca_file: holds a certificate that is none")?;
+    }
+    Ok(roots)
 }

@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+use crate::certificates::{Certificates, File};
 use crate::process::program;
 use crate::receiver::{Reaction, Receiver};
 use crate::redeem::{order, redeem};
@@ -259,6 +260,44 @@ async fn no_redirect_is_followed_and_no_endless_answer_read() {
         world.issue_to(at, "user", 5).await;
         eventually("the events", async || (receiver.taken().len() == 6).then_some(())).await;
         assert!(receiver.calls().iter().all(|call| call.path == "/hook"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_https_only_the_server_that_is_meant_is_told() {
+    let made = Certificates::make();
+    let (ours, unknown) = (File::with(&made.ca), File::with(&made.unknown_ca));
+    let receiver = Receiver::start_encrypted(made.server.clone(), |_| Reaction::Status(200)).await;
+    let by_address = receiver.url.replace("localhost", "127.0.0.1");
+    // Told is whoever is named, if the authority vouches for it; another authority may well have the same name.
+    for (url, ca, complaint) in [
+        (&receiver.url, Some(&unknown), "invalid peer certificate: BadSignature"),
+        (&receiver.url, None, "invalid peer certificate: UnknownIssuer"),
+        (&by_address, Some(&ours), "certificate not valid for name"),
+    ] {
+        in_world(async |world| {
+            let ca = ca.map_or_else(String::new, |file| format!("webhook_ca_file = '{}'\n", file.path()));
+            let more = format!("webhook_url = '{url}'\nwebhook_secret = '{SECRET}'\nevent_attempts = 1\n{ca}");
+            let at = world.start_with(&more).await;
+            world.put(at, "spring", &world.open(Value::Null).await).await;
+            let error = eventually("a dead letter", async || {
+                world.dead_letters(at, "").await["dead_letters"][0]["error"].as_str().map(ToOwned::to_owned)
+            })
+            .await;
+            assert!(error.contains(complaint), "{url}: {error}");
+        })
+        .await;
+    }
+    assert_eq!(receiver.count(), 0);
+    in_world(async |world| {
+        let nonsense = File::with("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        let refused = world.refused(&format!("{}\nwebhook_ca_file = '{}'", to(&receiver), nonsense.path())).await;
+        assert!(refused.contains("webhook_ca_file: holds a certificate that is none"), "{refused}");
+        let at = world.start_with(&format!("{}\nwebhook_ca_file = '{}'", to(&receiver), ours.path())).await;
+        world.put(at, "spring", &world.open(Value::Null).await).await;
+        world.issue_to(at, "user", 5).await;
+        eventually("the events", async || (receiver.taken().len() == 6).then_some(())).await;
     })
     .await;
 }

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod client;

@@ -7,7 +7,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::serve::Listener;
 use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// What the receiver does with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +67,26 @@ impl Drop for Open {
 
 impl Receiver {
     pub(crate) async fn start(decide: impl FnMut(&Value) -> Reaction + Send + 'static) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        Self::serve(listener, url, decide)
+    }
+
+    /// The same over TLS.
+    pub(crate) async fn start_encrypted(
+        server: TlsAcceptor,
+        decide: impl FnMut(&Value) -> Reaction + Send + 'static,
+    ) -> Self {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/hook", tcp.local_addr().unwrap().port());
+        Self::serve(Encrypted { tcp, server }, url, decide)
+    }
+
+    fn serve(
+        listener: impl Listener<Addr: std::fmt::Debug>,
+        url: String,
+        decide: impl FnMut(&Value) -> Reaction + Send + 'static,
+    ) -> Self {
         let inner = Arc::new(Inner {
             decide: Mutex::new(Box::new(decide)),
             calls: Mutex::default(),
@@ -104,6 +126,30 @@ impl Receiver {
     /// The most calls that were open at once.
     pub(crate) fn most_open(&self) -> usize {
         self.inner.most_open.load(Ordering::SeqCst)
+    }
+}
+
+/// Accepts those who are content with the server's certificate.
+struct Encrypted {
+    tcp: TcpListener,
+    server: TlsAcceptor,
+}
+
+impl Listener for Encrypted {
+    type Io = TlsStream<TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, peer) = Listener::accept(&mut self.tcp).await;
+            if let Ok(stream) = self.server.accept(stream).await {
+                return (stream, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
     }
 }
 

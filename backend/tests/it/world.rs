@@ -143,6 +143,13 @@ impl World {
         at
     }
 
+    /// Why a backend does not start with these settings.
+    pub(crate) async fn refused(&self, more: &str) -> String {
+        let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listeners = Listeners { public: listen().await, ops: listen().await };
+        format!("{:#}", run(self.config(more), listeners, CancellationToken::new()).await.unwrap_err())
+    }
+
     /// Waits until a backend is serving exactly `count` requests of clients.
     pub(crate) async fn under_way(&self, at: usize, count: usize) {
         let gauge = format!("doorbuster_in_flight {count}");

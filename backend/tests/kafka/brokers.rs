@@ -49,9 +49,13 @@ impl Brokers {
         Self { cluster, consumer, received: Vec::new() }
     }
 
-    /// Settings for a backend.
-    pub(crate) fn settings(&self) -> String {
-        let brokers = self.cluster.bootstrap_servers();
+    /// Host and port of each, with commas between them.
+    pub(crate) fn bootstrap_servers(&self) -> String {
+        self.cluster.bootstrap_servers()
+    }
+
+    /// Settings for a backend that reaches brokers by these names.
+    pub(crate) fn settings(brokers: &str) -> String {
         format!("kafka_brokers = '{brokers}'\nkafka_topic = '{TOPIC}'\nevent_backoff_ms = 10\nevent_timeout_ms = 2000")
     }
 

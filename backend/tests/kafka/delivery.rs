@@ -41,7 +41,7 @@ fn assert_in_order(received: &[Received], codes: &[String]) {
 async fn a_coupons_events_share_a_key_and_come_in_order() {
     in_world(async |world| {
         let mut brokers = Brokers::start();
-        let at = world.start_with(&brokers.settings()).await;
+        let at = world.start_with(&Brokers::settings(&brokers.bootstrap_servers())).await;
         world.put(at, "spring", &world.open(Value::Null).await).await;
         let codes = issue_and_redeem(world, at, "user", 100).await;
         let received = brokers.received(201).await;
@@ -62,7 +62,7 @@ async fn a_coupons_events_share_a_key_and_come_in_order() {
 async fn brokers_that_are_down_slow_nothing_and_miss_nothing() {
     in_world(async |world| {
         let mut brokers = Brokers::start();
-        let at = world.start_with(&brokers.settings()).await;
+        let at = world.start_with(&Brokers::settings(&brokers.bootstrap_servers())).await;
         world.put(at, "spring", &world.open(Value::Null).await).await;
         let mut codes = issue_and_redeem(world, at, "before", 10).await;
         brokers.received(21).await;

@@ -4,7 +4,17 @@
 #[cfg(test)]
 mod brokers;
 #[cfg(test)]
+#[cfg(feature = "kafka-tls")]
+#[path = "../it/certificates.rs"]
+mod certificates;
+#[cfg(test)]
 mod delivery;
+#[cfg(test)]
+#[cfg(feature = "kafka-tls")]
+mod encrypted;
+#[cfg(test)]
+#[cfg(feature = "kafka-tls")]
+mod entrance;
 #[cfg(test)]
 #[path = "../it/schemas.rs"]
 mod schemas;

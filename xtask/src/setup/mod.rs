@@ -7,6 +7,7 @@ pub(crate) mod wasm;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
@@ -83,9 +84,14 @@ pub(crate) fn redis_tools(checkout: &Checkout) -> anyhow::Result<(PathBuf, PathB
     Ok((from_debian(checkout, "redis-cli", "redis-tools")?, from_debian(checkout, "redis-benchmark", "redis-tools")?))
 }
 
-/// What builds librdkafka, the Kafka client's library.
+/// What builds librdkafka, the Kafka client's library, with TLS.
 pub(crate) fn c_compiler(checkout: &Checkout) -> anyhow::Result<()> {
-    let missing: Vec<&str> = ["make", "g++"].into_iter().filter(|program| on_path(program).is_none()).collect();
+    let mut missing: Vec<&str> =
+        ["make", "g++", "pkg-config"].into_iter().filter(|program| on_path(program).is_none()).collect();
+    let openssl = Command::new("pkg-config").args(["--exists", "openssl"]).status();
+    if !openssl.is_ok_and(|found| found.success()) {
+        missing.push("libssl-dev");
+    }
     apt::install(checkout, &missing)
 }
 
