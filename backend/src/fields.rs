@@ -1,5 +1,6 @@
 //! Reading JSON field by field, so that everything wrong with it is said at once.
 
+use doorbuster_domain::discount::LARGEST_AMOUNT;
 use doorbuster_domain::schedule::FieldError;
 use serde_json::{Map, Value};
 
@@ -11,10 +12,13 @@ pub(crate) fn must_be_text() -> String {
     "must be a text".to_owned()
 }
 
-/// An integer within bounds, or what it must be.
+/// An integer within bounds, or what it must be. `3.0` is one, as it is to JSON Schema and to who writes every number as a
+/// float; the bounds are such that a float holds them exactly.
 pub(crate) fn integer(value: &Value, least: u64, most: u64) -> Result<u64, String> {
+    let whole = |number: &f64| number.fract() == 0.0 && (0.0..=LARGEST_AMOUNT as f64).contains(number);
     value
         .as_u64()
+        .or_else(|| value.as_f64().filter(whole).map(|number| number as u64))
         .filter(|number| (least..=most).contains(number))
         .ok_or_else(|| format!("must be an integer from {least} to {most}"))
 }
@@ -84,5 +88,31 @@ impl<'a> Fields<'a> {
                 .map(str::to_owned)
                 .ok_or_else(|| format!("must be a text of 1 to {LONGEST_TEXT} characters without control characters"))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_may_be_written_as_a_float() {
+        let read = |text: &str| integer(&serde_json::from_str(text).unwrap(), 1, LARGEST_AMOUNT).ok();
+        for (text, number) in [
+            ("3983", Some(3_983)),
+            ("3983.0", Some(3_983)),
+            ("4e3", Some(4_000)),
+            ("9007199254740991.0", Some(LARGEST_AMOUNT)),
+            ("9007199254740992.0", None),
+            ("9007199254740992", None),
+            ("1e300", None),
+            ("0.0", None),
+            ("-1.0", None),
+            ("3.5", None),
+            ("\"3\"", None),
+            ("null", None),
+        ] {
+            assert_eq!(read(text), number, "{text}");
+        }
     }
 }
