@@ -179,6 +179,11 @@ async fn a_coupon_is_won_shown_redeemed_settled_and_taken_back() {
         assert_eq!(run(world, &payout, "").await.json()["amount"], 10000, "paid once");
         let settled = run(world, &["vendor", "show", "acme"], "").await;
         assert!(settled.out.contains("balance   0") && settled.out.contains(&code), "{settled:?}");
+        let newest = run(world, &["vendor", "show", "acme", "--limit", "1"], "").await;
+        let (_, cursor) = newest.out.trim_end().rsplit_once("more: --cursor ").expect(&newest.out);
+        assert!(!newest.out.contains(&code), "{newest:?}");
+        let oldest = run(world, &["vendor", "show", "acme", "--limit", "1", "--cursor", cursor], "").await;
+        assert!(oldest.out.contains(&code) && !oldest.out.contains("more:"), "{oldest:?}");
 
         let void = run(world, &["coupon", "void", &code, "--reason", "a mistake"], "").await;
         assert!(void.code == Some(1) && void.err.contains("already_redeemed"), "{void:?}");

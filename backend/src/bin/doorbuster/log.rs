@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::answer::{Answer, Failure};
 use crate::api::{Api, escaped};
+use crate::page::{Page, more};
 use crate::table::{list, shown, table};
 
 #[derive(Args)]
@@ -12,33 +13,21 @@ pub(crate) struct Arguments {
     /// Only what was done to this, such as campaign/spring
     #[arg(long)]
     subject: Option<String>,
-    /// At most so many entries, the newest
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
-    limit: u32,
-    /// Go on where an earlier answer ended: its next_cursor
-    #[arg(long)]
-    cursor: Option<String>,
+    #[command(flatten)]
+    page: Page,
 }
 
 impl Arguments {
     pub(crate) fn run(self, api: &Api) -> Result<Answer, Failure> {
-        let mut path = format!("/admin/v1/audit-log?limit={}", self.limit);
-        for (name, value) in [("subject", self.subject), ("cursor", self.cursor)] {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", escaped(&value)));
-            }
-        }
-        let body = api.get(&path)?;
+        let subject = self.subject.map(|subject| format!("&subject={}", escaped(&subject))).unwrap_or_default();
+        let body = api.get(&format!("/admin/v1/audit-log?{}{subject}", self.page.query()))?;
         let row = |entry: &Value| {
             let at = |pointer: &str| shown(entry, pointer);
             [at("/at"), at("/operator"), at("/action"), at("/subject"), changed(entry)]
         };
         let rows: Vec<_> = list(&body, "entries").iter().map(row).collect();
-        let mut text = table(["at", "operator", "action", "subject", "changed"], &rows);
-        if let Some(cursor) = body.get("next_cursor").and_then(Value::as_str) {
-            text.push_str(&format!("more: --cursor {cursor}\n"));
-        }
-        Ok(Answer::new(text, body))
+        let text = table(["at", "operator", "action", "subject", "changed"], &rows);
+        Ok(Answer::new(text + &more(&body), body))
     }
 }
 

@@ -7,6 +7,7 @@ mod campaign;
 mod check;
 mod coupon;
 mod log;
+mod page;
 mod round;
 mod schedule;
 mod table;

@@ -6,18 +6,24 @@ use serde_json::{Value, json};
 use crate::answer::{Answer, Failure};
 use crate::api::{Api, escaped};
 use crate::coupon::members;
+use crate::page::{Page, more};
 use crate::table::{list, shown, table};
 
 const PATH: &str = "/admin/v1/vendors";
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Show the first hundred vendors and what is owed to them
-    List,
-    /// Show a vendor, what is owed to it, and why
+    /// Show vendors, by name, and what is owed to them
+    List {
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Show a vendor, what is owed to it, and why, the newest first
     Show {
         /// Its name
         id: String,
+        #[command(flatten)]
+        page: Page,
     },
     /// Pay out what is owed to a vendor
     Payout {
@@ -35,8 +41,8 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self, api: &Api) -> Result<Answer, Failure> {
         match self {
-            Self::List => api.get(&format!("{PATH}?limit=100")).map(all),
-            Self::Show { id } => api.get(&format!("{PATH}/{}?limit=100", escaped(&id))).map(one),
+            Self::List { page } => api.get(&format!("{PATH}?{}", page.query())).map(all),
+            Self::Show { id, page } => api.get(&format!("{PATH}/{}?{}", escaped(&id), page.query())).map(one),
             Self::Payout { id, key, amount } => {
                 let body = amount.map_or_else(|| json!({}), |amount| json!({"amount": amount}));
                 let path = format!("{PATH}/{}/payouts", escaped(&id));
@@ -51,12 +57,13 @@ impl Command {
 fn all(body: Value) -> Answer {
     let row = |vendor: &Value| ["/id", "/currency", "/balance"].map(|pointer| shown(vendor, pointer));
     let rows: Vec<_> = list(&body, "vendors").iter().map(row).collect();
-    Answer::new(table(["id", "currency", "balance"], &rows), body)
+    Answer::new(table(["id", "currency", "balance"], &rows) + &more(&body), body)
 }
 
 fn one(body: Value) -> Answer {
     let row = |entry: &Value| ["/at", "/kind", "/amount", "/code", "/order_id"].map(|pointer| shown(entry, pointer));
     let rows: Vec<_> = list(&body, "entries").iter().map(row).collect();
     let head = members(&body, &["id", "currency", "balance"]);
-    Answer::new(format!("{head}\n{}", table(["at", "kind", "amount", "code", "order"], &rows)), body)
+    let rows = table(["at", "kind", "amount", "code", "order"], &rows);
+    Answer::new(format!("{head}\n{rows}{}", more(&body)), body)
 }
