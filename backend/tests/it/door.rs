@@ -1,5 +1,6 @@
-//! A proxy before Redis that breaks connections or holds replies back.
+//! A proxy before a store that breaks connections or holds replies back.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
@@ -18,9 +19,15 @@ pub(crate) enum Door {
 
 /// A URL that leads through the door, which is open at first.
 pub(crate) async fn door(redis_url: &str) -> (String, watch::Sender<Door>) {
-    let target = Arc::new(redis_url.trim_start_matches("redis://").trim_end_matches('/').to_owned());
+    let (address, door) = door_to(redis_url.trim_start_matches("redis://").trim_end_matches('/')).await;
+    (format!("redis://{address}"), door)
+}
+
+/// The same before any address.
+pub(crate) async fn door_to(address: &str) -> (SocketAddr, watch::Sender<Door>) {
+    let target = Arc::new(address.to_owned());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
     let (door, state) = watch::channel(Door::Open);
     tokio::spawn(async move {
         while let Ok((inner, _)) = listener.accept().await {
@@ -36,7 +43,7 @@ pub(crate) async fn door(redis_url: &str) -> (String, watch::Sender<Door>) {
             });
         }
     });
-    (url, door)
+    (address, door)
 }
 
 async fn pass(inner: TcpStream, outer: TcpStream, mut state: watch::Receiver<Door>) {

@@ -220,6 +220,8 @@ fn is_absence(error: &sqlx::Error) -> bool {
     match error {
         // So rustls calls a certificate that does not hold; it will not by waiting.
         sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
+        // So sqlx calls a connection that ends before the server has answered.
+        sqlx::Error::Protocol(_) => true,
         sqlx::Error::PoolTimedOut => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
         _ => false,
