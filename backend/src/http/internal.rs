@@ -94,7 +94,15 @@ async fn add_totals(app: &App, request: &SyncRequest) -> Result<(), Error> {
         let known = snapshot.campaigns.get(&totals.campaign).and_then(|campaign| campaign.schedule.round(totals.round));
         let decisions_known = totals.decisions.keys().all(|decision| is_decision(decision));
         if let Some(round) = known.filter(|_| decisions_known) {
-            app.redis.add_totals(&request.gateway, totals, round.closes_ms() + TOTALS_KEPT_MS).await?;
+            let added = app.redis.add_totals(&request.gateway, totals, round.closes_ms() + TOTALS_KEPT_MS).await;
+            match added {
+                // The node of one campaign may be away, which is no reason to tell nothing of the others. Totals only rise:
+                // the next ones hold these too.
+                Err(error) if app.redis.is_cluster() => {
+                    tracing::warn!(%error, campaign = %totals.campaign, "a gateway's totals cannot be added");
+                }
+                added => drop(added?),
+            }
         }
     }
     Ok(())

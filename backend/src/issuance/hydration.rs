@@ -21,6 +21,12 @@ const PAGE: u32 = 5_000;
 /// Between two looks at another backend's lease.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// Who has failed lets others look at the lease first: they may reach what this backend does not.
+const AFTER_FAILURE: Duration = LOOK_AGAIN.saturating_mul(4);
+
+/// Nobody waits longer for another backend's work; those who need the round ask again.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
 /// What became of a hydration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hydrated {
@@ -28,7 +34,7 @@ pub(super) enum Hydrated {
     Done,
     /// There is no such round.
     Gone,
-    /// PostgreSQL or Redis cannot be reached.
+    /// PostgreSQL or Redis cannot be reached, or another backend needs long.
     Failed,
 }
 
@@ -47,12 +53,15 @@ pub(super) struct Hydrations {
     redis: Arc<Redis>,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
+    /// This process, as a holder of leases: what it took and had no answer for is its own.
+    holder: String,
     under_way: Mutex<HashMap<RoundKey, watch::Receiver<Option<Hydrated>>>>,
 }
 
 impl Hydrations {
     pub(super) fn new(postgres: Postgres, redis: Arc<Redis>, metrics: Arc<Metrics>, tasks: TaskTracker) -> Self {
-        Self { postgres, redis, metrics, tasks, under_way: Mutex::default() }
+        let holder = format!("{:032x}", rand::random::<u128>());
+        Self { postgres, redis, metrics, tasks, holder, under_way: Mutex::default() }
     }
 
     /// Hydrates a round, or waits for the hydration under way. Whoever stops waiting does not stop it.
@@ -65,6 +74,11 @@ impl Hydrations {
                 let (this, key) = (Arc::clone(self), key.clone());
                 self.tasks.spawn(async move {
                     let hydrated = this.run(&key).await;
+                    if hydrated == Hydrated::Failed {
+                        // Whoever comes meanwhile hears of this failure.
+                        tell.send_replace(Some(hydrated));
+                        tokio::time::sleep(AFTER_FAILURE).await;
+                    }
                     this.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
                     tell.send_replace(Some(hydrated));
                 });
@@ -94,8 +108,12 @@ impl Hydrations {
     /// Backends take turns: whoever waited finds the round filled. The lease is kept while this one works, however long
     /// that takes, and ends soon after it was killed or paused.
     async fn fill_alone(&self, key: &RoundKey) -> Result<Hydrated, HydrationError> {
-        let lease = self.redis.lease(&key.campaign, key.round);
+        let lease = self.redis.lease(&key.campaign, key.round, &self.holder);
+        let came = Instant::now();
         while !self.redis.take(&lease).await? {
+            if came.elapsed() > LONGEST_WAIT {
+                return Ok(Hydrated::Failed);
+            }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         let filled = tokio::select! {

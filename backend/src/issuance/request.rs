@@ -24,8 +24,8 @@ const BOUNDARY_MS: i64 = 1_000;
 /// A round that is over is open to an operator's retry for so long.
 const REOPENED_MS: i64 = 3_600_000;
 
-/// Between two attempts to hydrate a cold round.
-const HYDRATE_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+/// Before a request asks again about what others have to do first.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// What a client is told.
 #[derive(Debug)]
@@ -198,7 +198,14 @@ impl Issuance {
                         circumstances.round = None;
                         Step::Reply(circumstances.refuse(refused))
                     }
-                    None => again_after(circumstances, until, self.clock.sample(&self.redis)).await,
+                    // Between two rounds that adjoin: the clock here has to come to the one that the script sees.
+                    None => {
+                        let later = async {
+                            tokio::time::sleep(ASK_AGAIN).await;
+                            self.clock.sample(&self.redis).await
+                        };
+                        again_after(circumstances, until, later).await
+                    }
                 }
             }
             Verdict::SoldOut => Step::Reply(sold_out(circumstances, &opening, decision.now_ms)),
@@ -289,18 +296,16 @@ impl Issuance {
     }
 
     async fn warm(&self, circumstances: &Circumstances<'_>, key: &RoundKey, until: Instant) -> Step {
-        loop {
-            match tokio::time::timeout_at(until, self.hydrations.hydrate(key)).await {
-                Ok(Hydrated::Done) => return Step::Again,
-                // Deleted, or its schedule changed: the catalog will say which.
-                Ok(Hydrated::Gone) => return again_after(circumstances, until, self.catalog.refresh()).await,
-                Ok(Hydrated::Failed) if Instant::now() + HYDRATE_AGAIN < until => {
-                    tokio::time::sleep(HYDRATE_AGAIN).await;
-                }
-                Ok(Hydrated::Failed) | Err(_) => {
-                    return Step::Reply(circumstances.ask_again(Refusal::Unavailable));
-                }
+        match tokio::time::timeout_at(until, self.hydrations.hydrate(key)).await {
+            Ok(Hydrated::Done) => Step::Again,
+            // Deleted, or its schedule changed: the catalog will say which.
+            Ok(Hydrated::Gone) => again_after(circumstances, until, self.catalog.refresh()).await,
+            // Another backend may have filled it all the same.
+            Ok(Hydrated::Failed) if Instant::now() + ASK_AGAIN < until => {
+                tokio::time::sleep(ASK_AGAIN).await;
+                Step::Again
             }
+            Ok(Hydrated::Failed) | Err(_) => Step::Reply(circumstances.ask_again(Refusal::Unavailable)),
         }
     }
 

@@ -13,9 +13,6 @@ use crate::campaign::Campaign;
 use crate::store::postgres::DatabaseError;
 use crate::store::redis::{Reading, RedisError, RoundCounts};
 
-/// Rounds asked about at once.
-const ASKED_AT_ONCE: usize = 200;
-
 /// Neither store can tell.
 #[derive(Debug, thiserror::Error)]
 pub enum StandingError {
@@ -82,22 +79,21 @@ impl Issuance {
         let complete = snapshot.is_fresh() && campaigns.len() <= limit;
         campaigns.truncate(limit);
 
-        let mut told = Vec::with_capacity(campaigns.len());
-        for chunk in campaigns.chunks(ASKED_AT_ONCE) {
-            let asked: Vec<_> = chunk.iter().map(|(_, campaign, round)| (&campaign.id, round.id)).collect();
-            // Of rounds that are not heard of now, no more is known than of those that Redis has lost.
-            let counts: Vec<_> = self.redis.counts(&asked).await?.into_iter().map(Option::unwrap_or_default).collect();
-            let opened: Vec<_> = chunk
-                .iter()
-                .zip(&counts)
-                .filter(|((_, _, round), counts)| !counts.warm && round.opens_ms() <= now_ms)
-                .map(|((_, campaign, round), _)| (&campaign.id, round.id))
-                .collect();
-            self.hear_from_postgres(&opened).await;
-            for ((_, campaign, round), counts) in chunk.iter().zip(counts) {
-                told.push(self.told(campaign, *round, counts, now_ms));
-            }
-        }
+        let asked: Vec<_> = campaigns.iter().map(|(_, campaign, round)| (&campaign.id, round.id)).collect();
+        // Of rounds that are not heard of now, no more is known than of those that Redis has lost.
+        let counts: Vec<_> = self.redis.counts(&asked).await?.into_iter().map(Option::unwrap_or_default).collect();
+        let opened: Vec<_> = campaigns
+            .iter()
+            .zip(&counts)
+            .filter(|((_, _, round), counts)| !counts.warm && round.opens_ms() <= now_ms)
+            .map(|((_, campaign, round), _)| (&campaign.id, round.id))
+            .collect();
+        self.hear_from_postgres(&opened).await;
+        let told = campaigns
+            .iter()
+            .zip(counts)
+            .map(|((_, campaign, round), counts)| self.told(campaign, *round, counts, now_ms));
+        let told = told.collect();
         Ok((told, complete))
     }
 

@@ -27,8 +27,8 @@ const WARMED_MS: i64 = 60_000;
 /// Places taken up at a time.
 const SWEPT_AT_ONCE: usize = 500;
 
-/// Rounds asked about at once.
-const ASKED_AT_ONCE: usize = 200;
+/// A round's hydration goes on behind the sweeper after so long, so that one round does not keep it from the others.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Issuance {
     /// Samples Redis's clock each second until `stop`.
@@ -66,16 +66,14 @@ impl Issuance {
     async fn notice_newer_versions(&self) {
         let snapshot = self.catalog.snapshot();
         let campaigns: Vec<&Campaign> = snapshot.campaigns.values().map(AsRef::as_ref).collect();
-        for chunk in campaigns.chunks(ASKED_AT_ONCE) {
-            let ids: Vec<_> = chunk.iter().map(|campaign| &campaign.id).collect();
-            let Ok(shown) = self.redis.versions(&ids).await else { return };
-            for (campaign, shown) in chunk.iter().zip(shown) {
-                if let Some(shown) = shown
-                    && campaign.version < shown
-                    && let Err(error) = self.changes.catch_up(&campaign.id, shown).await
-                {
-                    tracing::warn!(%error, campaign = %campaign.id, "cannot catch up with a newer version");
-                }
+        let ids: Vec<_> = campaigns.iter().map(|campaign| &campaign.id).collect();
+        let Ok(shown) = self.redis.versions(&ids).await else { return };
+        for (campaign, shown) in campaigns.iter().zip(shown) {
+            if let Some(shown) = shown
+                && campaign.version < shown
+                && let Err(error) = self.changes.catch_up(&campaign.id, shown).await
+            {
+                tracing::warn!(%error, campaign = %campaign.id, "cannot catch up with a newer version");
             }
         }
     }
@@ -97,7 +95,7 @@ impl Issuance {
             .collect();
         for (key, counts) in near.iter().zip(self.counts_of(&near).await) {
             if counts.is_some_and(|counts| !counts.warm) {
-                self.hydrations.hydrate(key).await;
+                self.hydrate_behind(key).await;
             }
         }
     }
@@ -132,7 +130,7 @@ impl Issuance {
     async fn sweep_round(&self, key: &RoundKey, counts: RoundCounts, closes_ms: i64, now_ms: i64) -> i64 {
         let Some(campaign) = self.catalog.get(&key.campaign) else { return 0 };
         if !counts.warm {
-            self.hydrations.hydrate(key).await;
+            self.hydrate_behind(key).await;
         }
         if closes_ms < now_ms
             && let Err(error) = self.redis.keep_round(&key.campaign, key.round, now_ms).await
@@ -180,19 +178,16 @@ impl Issuance {
 
     /// What Redis knows of each round; none where it does not answer.
     async fn counts_of(&self, keys: &[RoundKey]) -> Vec<Option<RoundCounts>> {
-        let mut known = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(ASKED_AT_ONCE) {
-            let asked: Vec<_> = chunk.iter().map(|key| (&key.campaign, key.round)).collect();
-            match self.redis.counts(&asked).await {
-                Ok(counts) => known.extend(counts),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot count");
-                    break;
-                }
-            }
-        }
-        known.resize(keys.len(), None);
-        known
+        let asked: Vec<_> = keys.iter().map(|key| (&key.campaign, key.round)).collect();
+        self.redis.counts(&asked).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot count");
+            vec![None; keys.len()]
+        })
+    }
+
+    async fn hydrate_behind(&self, key: &RoundKey) {
+        // Late or not, the next sweep will see what came of it.
+        let _elapsed = tokio::time::timeout(PATIENCE, self.hydrations.hydrate(key)).await;
     }
 }
 

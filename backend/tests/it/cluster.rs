@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use doorbuster_backend::store::redis::Redis;
 use doorbuster_domain::id::RoundId;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::crowd::{Crowd, counted, open_campaign};
 use crate::nodes::{Nodes, PRIMARIES};
@@ -85,6 +85,36 @@ async fn campaigns_are_spread_over_the_nodes() {
         for name in &names {
             assert_eq!(world.get(0, &format!("/v1/coupon/count?campaign={name}"), "").await.status, 200, "{name}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gateways_sync_although_a_node_is_away() {
+    let mut nodes = Nodes::cluster().await;
+    in_world(async |world| {
+        open_campaign(world, nodes.url(), 5).await;
+        // The node that counts gateways holds a campaign too.
+        let (lost, names) = (nodes.home("edge").await, names(&nodes).await);
+        let kept = &names[(lost + 1) % PRIMARIES];
+        for name in [&names[lost], kept] {
+            world.put(0, name, &world.open(5).await).await;
+        }
+        for gateway in ["gateway-1", "gateway-2"] {
+            crate::sync::sync(world, 0, gateway, 100).await;
+        }
+        nodes.kill(lost);
+        let totals = |name: &str, today: &str| json!({"campaign": name, "round": today, "decisions": {"admitted": 3}});
+        let today = world.today().await.to_string();
+        let body = json!({
+            "gateway": "gateway-1",
+            "max_campaigns": 100,
+            "totals": [totals(&names[lost], &today), totals(kept, &today)],
+        });
+        let told = crate::sync::sync_raw(world, 0, body.to_string()).await;
+        assert_eq!((told.status.as_u16(), &told.body["gateways"]), (200, &json!(2)), "{told:?}");
+        let added = redis(world, &nodes).edge_totals(&id(kept), world.today().await).await.unwrap();
+        assert_eq!(added.get("admitted"), Some(&3), "{added:?}");
     })
     .await;
 }

@@ -8,7 +8,7 @@ use doorbuster_domain::code::CouponCode;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::door::{Door, door};
+use crate::door::{Door, door, door_to};
 use crate::issue::rush;
 use crate::world::{World, eventually, id, in_world, user};
 
@@ -319,13 +319,34 @@ async fn a_hydration_that_was_killed_is_taken_over() {
         })
         .await;
         // A backend that took the lease and is heard of no more.
-        let lease = redis.lease(&campaign, round);
+        let lease = redis.lease(&campaign, round, "a backend that was killed");
         eventually("the lease", async || redis.take(&lease).await.unwrap().then_some(())).await;
         let taken = Instant::now();
         redis.mark_cold(&campaign, round, known.epoch).await.unwrap();
         eventually("a win", async || (world.issue(0, "spring", "ann").await.told() == "issued").then_some(())).await;
         assert!(taken.elapsed() > Lease::TERM / 2, "nobody waited");
         world.assert_issued("spring", 1).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_starts_although_postgresql_breaks_off() {
+    in_world(async |world| {
+        let (before, address_and_name) = world.database_url.rsplit_once('@').unwrap();
+        let (address, name) = address_and_name.split_once('/').unwrap();
+        let (through, door) = door_to(address).await;
+        let url = format!("{before}@{through}/{name}");
+        door.send_replace(Door::Closed);
+        let straight = std::mem::replace(&mut world.database_url, url);
+        let opened = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            door.send_replace(Door::Open);
+            door
+        });
+        world.start().await;
+        world.database_url = straight;
+        drop(opened.await.unwrap());
     })
     .await;
 }

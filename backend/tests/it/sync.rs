@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::world::{EDGE_TOKEN, Reply, World, campaign, in_world};
 
-async fn sync_raw(world: &World, at: usize, body: String) -> Reply {
+pub(crate) async fn sync_raw(world: &World, at: usize, body: String) -> Reply {
     let url = format!("{}{SYNC_PATH}", world.backends[at].ops);
     Reply::of(world.http.post(url).bearer_auth(EDGE_TOKEN).body(body).send().await.unwrap()).await
 }

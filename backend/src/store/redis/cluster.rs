@@ -129,7 +129,9 @@ impl Cluster {
         let may_have_changed = match error {
             RedisError::Late(_) | RedisError::Away => true,
             RedisError::Failed(error) => {
-                is_at_an_end(error) || error.kind() == ErrorKind::Server(ServerErrorKind::ClusterDown)
+                use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown};
+                // One that loads its file, or lost its own primary, may have been replaced.
+                is_at_an_end(error) || matches!(error.kind(), ErrorKind::Server(BusyLoading | ClusterDown | MasterDown))
             }
         };
         // Somebody is looking, or has just looked.
@@ -201,10 +203,10 @@ impl Cluster {
         }
         let mut candidates: Vec<Address> =
             self.view.read().unwrap_or_else(PoisonError::into_inner).nodes.keys().cloned().collect();
-        candidates.shuffle(&mut rand::rng());
-        candidates.sort_by_key(|address| Some(address) == suspect);
         let unlisted: Vec<_> = self.named.iter().filter(|named| !candidates.contains(named)).cloned().collect();
         candidates.extend(unlisted);
+        candidates.shuffle(&mut rand::rng());
+        candidates.sort_by_key(|address| Some(address) == suspect);
         let mut outcome = Err(RedisError::Away);
         for address in candidates {
             outcome = self.ask(&address, Deadline::after(length / ASKED)).await;

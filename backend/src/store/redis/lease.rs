@@ -20,15 +20,14 @@ pub struct Lease {
 
 impl Lease {
     /// After a holder was last heard of, another may take over.
-    pub const TERM: Duration = Duration::from_secs(2);
+    pub const TERM: Duration = Duration::from_secs(1);
 }
 
 impl Redis {
-    /// Names a holder; it has nothing yet.
+    /// Names a holder, which has nothing yet. One that comes back under its name has what it had.
     #[must_use]
-    pub fn lease(&self, campaign: &CampaignId, round: RoundId) -> Lease {
-        let holder = format!("{:032x}", rand::random::<u128>());
-        Lease { campaign: campaign.clone(), key: self.lease_key(campaign, round), holder }
+    pub fn lease(&self, campaign: &CampaignId, round: RoundId, holder: &str) -> Lease {
+        Lease { campaign: campaign.clone(), key: self.lease_key(campaign, round), holder: holder.to_owned() }
     }
 
     /// Takes a lease for [`Lease::TERM`], or keeps it for as long from now. False if another has it.

@@ -73,11 +73,12 @@ impl Link {
         if state.pause_until.is_some_and(|until| Instant::now() < until) {
             return Err(RedisError::Away);
         }
-        // Set first: an attempt that is given up by its caller has failed too.
-        state.pause_until = Some(Instant::now() + PAUSE);
+        // Set first: an attempt that is given up by its caller has failed too, and a host that is silent takes all its time.
+        state.pause_until = Some(Instant::now() + deadline + PAUSE);
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(deadline)).set_response_timeout(None);
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        state.pause_until = None;
+        let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        state.pause_until = connected.is_err().then(|| Instant::now() + PAUSE);
+        let connection = connected?;
         state.generation += 1;
         state.connection = Some(connection.clone());
         Ok((connection, state.generation))

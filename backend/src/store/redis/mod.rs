@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use redis::{Client, Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation, TlsCertificates};
 use tokio::time::Instant;
 
@@ -31,6 +32,7 @@ pub use places::{Ask, Decision, Held, Verdict};
 pub use rounds::{RoundCounts, Staging, Swap};
 
 use cluster::Cluster;
+use gateways::LastKnown;
 use latency::Exchange;
 use link::Link;
 use request::{Deadline, Request, Wire};
@@ -56,6 +58,7 @@ pub struct Redis {
     prefix: String,
     deadline: Duration,
     latency: Latency,
+    gateways: LastKnown,
 }
 
 #[derive(Debug)]
@@ -86,6 +89,12 @@ impl Redis {
         url.starts_with("rediss://") || url.starts_with("rediss+cluster://")
     }
 
+    /// Whether some of the campaigns may be out of reach while others are not.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.servers, Servers::Cluster(_))
+    }
+
     /// Prepares connections, which are made by the first calls. `url`: `redis://` or `rediss://` and one server;
     /// `redis+cluster://` or `rediss+cluster://` and any nodes of a cluster, with commas between them. `ca`: certificates in
     /// PEM, one of which must have signed the servers'; without them, the system's are trusted.
@@ -97,7 +106,13 @@ impl Redis {
             Clients::One(client) => Servers::One(Box::new(Link::new(*client))),
             Clients::Cluster(clients) => Servers::Cluster(Arc::new(Cluster::new(&clients).ok_or(RedisError::Away)?)),
         };
-        Ok(Self { servers, prefix: prefix.to_owned(), deadline, latency: latency::new() })
+        Ok(Self {
+            servers,
+            prefix: prefix.to_owned(),
+            deadline,
+            latency: latency::new(),
+            gateways: LastKnown::default(),
+        })
     }
 
     /// Runs a script, whose keys are tagged `{tag}`.
@@ -176,6 +191,14 @@ impl Redis {
 
 /// The policy of a Redis that keeps what it is given.
 pub const NO_EVICTION: &str = "noeviction";
+
+/// Campaigns asked about at once.
+const ASKED_AT_ONCE: usize = 200;
+
+/// Asks about each of many; none where that fails, the last failure if nothing was learnt of any.
+async fn of_each<T>(asked: Vec<impl Future<Output = Result<T, RedisError>>>) -> Result<Vec<Option<T>>, RedisError> {
+    some_known(stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await)
+}
 
 /// What was learnt of each; the last failure if nothing was learnt of any.
 fn some_known<T>(outcomes: Vec<Result<T, RedisError>>) -> Result<Vec<Option<T>>, RedisError> {

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
-use futures_util::future::join_all;
 use redis::Script;
 
 use super::places::{Held, unreadable};
-use super::{Redis, RedisError, some_known};
+use super::{Redis, RedisError, of_each};
 
 static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("swap.lua")));
 static RAISE_VERSION: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("raise_version.lua")));
@@ -106,8 +105,7 @@ impl Redis {
     /// # Errors
     /// If Redis cannot be reached at all.
     pub async fn counts(&self, rounds: &[(&CampaignId, RoundId)]) -> Result<Vec<Option<RoundCounts>>, RedisError> {
-        let asked = rounds.iter().map(|(campaign, round)| self.count(campaign, *round));
-        some_known(join_all(asked).await)
+        of_each(rounds.iter().map(|(campaign, round)| self.count(campaign, *round)).collect()).await
     }
 
     /// Up to `limit` places held since `until_ms` (Unix milliseconds) or longer, oldest first.
@@ -175,7 +173,7 @@ impl Redis {
     /// # Errors
     /// If Redis cannot be reached at all.
     pub async fn versions(&self, campaigns: &[&CampaignId]) -> Result<Vec<Option<i64>>, RedisError> {
-        some_known(join_all(campaigns.iter().map(|campaign| self.version(campaign))).await)
+        of_each(campaigns.iter().map(|campaign| self.version(campaign)).collect()).await
     }
 
     /// Begins to rebuild a round beside its live keys.
