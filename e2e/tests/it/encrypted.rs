@@ -249,9 +249,11 @@ impl Stores {
 
 fn issue_one(backend: &Backend) {
     let operator = Operator::new(backend.ops_url(), TOKEN.to_owned());
-    operator.put_campaign("spring", &operator::open_all_day(100)).unwrap();
-    let url = format!("{}/v1/coupon/issue?campaign=spring", backend.url());
     // A slow machine hears `unavailable` now and then.
+    eventually(Duration::from_secs(60), "the campaign", || {
+        operator.put_campaign("spring", &operator::open_all_day(100)).is_ok()
+    });
+    let url = format!("{}/v1/coupon/issue?campaign=spring", backend.url());
     eventually(Duration::from_secs(60), "a coupon", || {
         let told = http::send("POST", &url, &[("x-user-id", &backend.name)], None).unwrap();
         [201, 409].contains(&told.status)

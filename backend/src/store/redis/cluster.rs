@@ -8,6 +8,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use crc::{CRC_16_XMODEM, Crc};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rand::seq::SliceRandom;
 use redis::{Client, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, ServerErrorKind, Value};
 use tokio::sync::Mutex;
@@ -27,8 +29,8 @@ const REDIRECTIONS: u32 = 5;
 /// Between two looks at who holds what, so that a crowd does not make them.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A look asks up to so many nodes within the time of one exchange.
-const ASKED: u32 = 4;
+/// Nodes that a look asks at the same time; each has the time of an exchange.
+const ASKED_AT_ONCE: usize = 3;
 
 /// Where a node listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -146,7 +148,7 @@ impl Cluster {
         });
     }
 
-    async fn owner(&self, slot: usize, deadline: Deadline) -> Result<Arc<Node>, RedisError> {
+    async fn owner(self: &Arc<Self>, slot: usize, deadline: Deadline) -> Result<Arc<Node>, RedisError> {
         self.have_view(deadline).await?;
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         // Whoever is asked sends on, or says that nobody holds the slot.
@@ -154,7 +156,7 @@ impl Cluster {
         owner.cloned().ok_or(RedisError::Away)
     }
 
-    async fn have_view(&self, deadline: Deadline) -> Result<(), RedisError> {
+    async fn have_view(self: &Arc<Self>, deadline: Deadline) -> Result<(), RedisError> {
         if !self.view.read().unwrap_or_else(PoisonError::into_inner).owners.is_empty() {
             return Ok(());
         }
@@ -193,23 +195,30 @@ impl Cluster {
         Ok(Node { address: address.clone(), link })
     }
 
-    /// Asks one node after the other who holds what, until one answers: in any order, since the same one may hang each
-    /// time, but the one that has just failed after its like. Those who come meanwhile wait and are content with what is found.
-    async fn look(&self, suspect: Option<&Address>, length: Duration) -> Result<(), RedisError> {
+    /// Asks a few nodes at a time who holds what, until one answers: in any order, and the one that has just failed last.
+    /// Those who come meanwhile wait and are content with what is found. Nodes that answer late are heard all the same.
+    async fn look(self: &Arc<Self>, suspect: Option<&Address>, length: Duration) -> Result<(), RedisError> {
         let came = Instant::now();
         let mut asked = self.asked.lock().await;
         if is_recent(*asked) || asked.is_some_and(|at| at >= came) {
             return Ok(());
         }
-        let mut candidates: Vec<Address> =
+        let known: Vec<Address> =
             self.view.read().unwrap_or_else(PoisonError::into_inner).nodes.keys().cloned().collect();
-        let unlisted: Vec<_> = self.named.iter().filter(|named| !candidates.contains(named)).cloned().collect();
-        candidates.extend(unlisted);
-        candidates.shuffle(&mut rand::rng());
-        candidates.sort_by_key(|address| Some(address) == suspect);
+        let unlisted = self.named.iter().filter(|named| !known.contains(named));
+        let (suspects, mut others): (Vec<Address>, Vec<Address>) =
+            known.iter().chain(unlisted).cloned().partition(|address| Some(address) == suspect);
+        others.shuffle(&mut rand::rng());
         let mut outcome = Err(RedisError::Away);
-        for address in candidates {
-            outcome = self.ask(&address, Deadline::after(length / ASKED)).await;
+        for few in others.chunks(ASKED_AT_ONCE).chain([suspects.as_slice()]) {
+            let mut asking: FuturesUnordered<_> =
+                few.iter().map(|address| tokio::spawn(Arc::clone(self).ask(address.clone(), length))).collect();
+            while let Some(answered) = asking.next().await {
+                outcome = answered.unwrap_or(Err(RedisError::Away));
+                if outcome.is_ok() {
+                    break;
+                }
+            }
             if outcome.is_ok() {
                 break;
             }
@@ -219,12 +228,12 @@ impl Cluster {
     }
 
     /// Takes over what one node knows. `CLUSTER SHARDS` would tell more, but only Redis 7 has it.
-    async fn ask(&self, address: &Address, deadline: Deadline) -> Result<(), RedisError> {
-        let node = self.node(address)?;
+    async fn ask(self: Arc<Self>, address: Address, length: Duration) -> Result<(), RedisError> {
+        let node = self.node(&address)?;
         let mut command = redis::cmd("CLUSTER");
         command.arg("SLOTS");
-        let told: Value = node.link.send(Request::Command(&command), Wire::Plain, deadline).await?;
-        let (ranges, replicas) = parse(&told, address).ok_or_else(|| unreadable("CLUSTER SLOTS"))?;
+        let told: Value = node.link.send(Request::Command(&command), Wire::Plain, Deadline::after(length)).await?;
+        let (ranges, replicas) = parse(&told, &address).ok_or_else(|| unreadable("CLUSTER SLOTS"))?;
         if ranges.is_empty() {
             return Err(RedisError::Away);
         }

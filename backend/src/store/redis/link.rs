@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, ServerErrorKind};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::RedisError;
@@ -66,19 +66,17 @@ impl Link {
     }
 
     async fn connection(&self, deadline: Duration) -> Result<(MultiplexedConnection, u64), RedisError> {
-        let mut state = self.state.lock().await;
+        let state = self.state.lock().await;
         if let Some(connection) = &state.connection {
             return Ok((connection.clone(), state.generation));
         }
         if state.pause_until.is_some_and(|until| Instant::now() < until) {
             return Err(RedisError::Away);
         }
-        // Set first: an attempt that is given up by its caller has failed too, and a host that is silent takes all its time.
-        state.pause_until = Some(Instant::now() + deadline + PAUSE);
+        let mut attempt = Attempt(state);
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(deadline)).set_response_timeout(None);
-        let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
-        state.pause_until = connected.is_err().then(|| Instant::now() + PAUSE);
-        let connection = connected?;
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let Attempt(state) = &mut attempt;
         state.generation += 1;
         state.connection = Some(connection.clone());
         Ok((connection, state.generation))
@@ -89,6 +87,17 @@ impl Link {
         if state.generation == generation {
             state.connection = None;
         }
+    }
+}
+
+/// An attempt to connect. However it ends without a connection, refused, late, or given up by its caller, the pause begins
+/// then.
+struct Attempt<'a>(MutexGuard<'a, State>);
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let Self(state) = self;
+        state.pause_until = state.connection.is_none().then(|| Instant::now() + PAUSE);
     }
 }
 
