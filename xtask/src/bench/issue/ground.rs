@@ -82,9 +82,11 @@ impl Ground {
             let fields: Vec<&str> = stat.rsplit_once(") ").map_or_else(Vec::new, |(_, rest)| rest.split(' ').collect());
             let field = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok());
             let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
-            if let (Some(pid), Some(parent), Some(user), Some(system)) = (pid, field(1), field(11), field(12)) {
+            // User and system; its own, and that of children which have ended.
+            let ticks: Option<u64> = (11..=14).map(field).sum();
+            if let (Some(pid), Some(parent), Some(ticks)) = (pid, field(1), ticks) {
                 // Linux counts for user space in hundredths of a second, whatever the kernel's tick is.
-                let us = (user + system) * 10_000;
+                let us = ticks * 10_000;
                 *of_pid.entry(pid).or_default() += us;
                 *of_pid.entry(u32::try_from(parent).unwrap_or_default()).or_default() += us;
             }
