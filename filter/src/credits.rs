@@ -1,7 +1,7 @@
 //! Credits: how many requests may be with the origin at once, and what the edge knows of a round.
 //!
-//! A [`Ledger`] is one campaign's account at one gateway, shared by its workers and changed as a whole by
-//! compare-and-swap. It is a valve, not the ledger of coupons: being wrong costs load, never correctness.
+//! A [`CreditAccount`] is one campaign's account at one gateway, shared by its workers and changed as a whole by
+//! compare-and-swap. It limits load and does not count coupons: being wrong costs load, never correctness.
 
 use doorbuster_domain::id::RoundId;
 use doorbuster_domain::notice::{Notice, Outcome};
@@ -26,7 +26,7 @@ pub struct TimeSlot {
 
 /// One campaign's account at one gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Ledger {
+pub struct CreditAccount {
     /// Whose account this is: a hash of the campaign's id. Accounts are reused.
     pub tag: u64,
     /// The newest version heard of.
@@ -108,14 +108,14 @@ pub enum Ending {
 
 /// Divides time into slots.
 #[derive(Debug, Clone, Copy)]
-pub struct Clockwork {
+pub struct SlotLayout {
     ring_ms: i64,
     hold_ms: i64,
     holds_ms: i64,
     overcommit: f64,
 }
 
-impl Clockwork {
+impl SlotLayout {
     /// The division that a rule asks for.
     #[must_use]
     pub fn new(rule: &CreditRule) -> Self {
@@ -129,7 +129,7 @@ impl Clockwork {
     }
 }
 
-impl Ledger {
+impl CreditAccount {
     /// An empty account of a campaign.
     #[must_use]
     pub fn new(tag: u64) -> Self {
@@ -174,25 +174,25 @@ impl Ledger {
     }
 
     /// Asks for a credit to forward one request of the round that `terms` name.
-    pub fn admit(&mut self, terms: &Terms, clockwork: &Clockwork, now_ms: i64) -> Admission {
+    pub fn admit(&mut self, terms: &Terms, layout: &SlotLayout, now_ms: i64) -> Admission {
         self.align(terms);
         if self.sold_out {
             // A worker that has yet to hear of a newer schedule asks for a round that says nothing of its own.
             return if self.round == Some(terms.round) { Admission::SoldOut } else { Admission::Busy };
         }
-        if self.in_flight(clockwork, now_ms) >= self.limit(clockwork) {
+        if self.in_flight(layout, now_ms) >= self.limit(layout) {
             return Admission::Busy;
         }
-        Admission::Granted(self.take(clockwork, now_ms, false))
+        Admission::Granted(self.take(layout, now_ms, false))
     }
 
     /// Asks to pass the latch and the credit check, to find out whether they still hold.
-    pub fn probe(&mut self, terms: &Terms, clockwork: &Clockwork, now_ms: i64) -> Option<Permit> {
+    pub fn probe(&mut self, terms: &Terms, layout: &SlotLayout, now_ms: i64) -> Option<Permit> {
         self.align(terms);
         let rested = now_ms.abs_diff(self.probed_ms) >= PROBE_EVERY_MS.unsigned_abs();
         rested.then(|| {
             self.probed_ms = now_ms;
-            self.take(clockwork, now_ms, true)
+            self.take(layout, now_ms, true)
         })
     }
 
@@ -202,7 +202,7 @@ impl Ledger {
         tag: u64,
         boundary_ms: i64,
         cap: u32,
-        clockwork: &Clockwork,
+        layout: &SlotLayout,
         now_ms: i64,
     ) -> Admission {
         if self.tag != tag {
@@ -216,19 +216,19 @@ impl Ledger {
             return Admission::Busy;
         }
         self.boundary_used += 1;
-        Admission::Granted(self.take(clockwork, now_ms, false))
+        Admission::Granted(self.take(layout, now_ms, false))
     }
 
     /// Asks to forward one request of a campaign that is not known, of which `cap` may be under way.
-    pub fn admit_unknown(&mut self, cap: u32, clockwork: &Clockwork, now_ms: i64) -> Admission {
-        if self.in_flight(clockwork, now_ms) >= u64::from(cap) {
+    pub fn admit_unknown(&mut self, cap: u32, layout: &SlotLayout, now_ms: i64) -> Admission {
+        if self.in_flight(layout, now_ms) >= u64::from(cap) {
             return Admission::Busy;
         }
-        Admission::Granted(self.take(clockwork, now_ms, false))
+        Admission::Granted(self.take(layout, now_ms, false))
     }
 
-    fn take(&mut self, clockwork: &Clockwork, now_ms: i64, probe: bool) -> Permit {
-        let slot = now_ms.div_euclid(clockwork.ring_ms);
+    fn take(&mut self, layout: &SlotLayout, now_ms: i64, probe: bool) -> Permit {
+        let slot = now_ms.div_euclid(layout.ring_ms);
         add(&mut self.admitted, slot, 1);
         Permit { slot, probe }
     }
@@ -240,7 +240,7 @@ impl Ledger {
         permit: &Permit,
         ending: &Ending,
         rounds: &[RoundId],
-        clockwork: &Clockwork,
+        layout: &SlotLayout,
         now_ms: i64,
         synced: bool,
     ) -> bool {
@@ -263,7 +263,7 @@ impl Ledger {
             Some(Outcome::Pending) => self.pending = self.pending.saturating_add(1),
             Some(Outcome::Refused) | None => {
                 // The hold ends with its slot, so the slot after the one that is due makes it no shorter than asked.
-                let due = (now_ms + clockwork.hold_ms).div_euclid(clockwork.holds_ms) + 1;
+                let due = (now_ms + layout.hold_ms).div_euclid(layout.holds_ms) + 1;
                 add(&mut self.held, due, 1);
             }
         }
@@ -300,10 +300,10 @@ impl Ledger {
     }
 
     /// A sync is being sent: what is held now is what its answer will count.
-    pub fn ask(&mut self, clockwork: &Clockwork, now_ms: i64) {
+    pub fn ask(&mut self, layout: &SlotLayout, now_ms: i64) {
         self.pending_asked = self.pending_asked.saturating_add(self.pending);
         self.pending = 0;
-        let held = self.in_flight(clockwork, now_ms).saturating_sub(u64::from(self.pending_asked));
+        let held = self.in_flight(layout, now_ms).saturating_sub(u64::from(self.pending_asked));
         self.held_when_asked = u32::try_from(held).unwrap_or(u32::MAX);
     }
 
@@ -321,33 +321,33 @@ impl Ledger {
 
     /// Requests with the origin, and failed or pending ones that keep their credit.
     #[must_use]
-    pub fn in_flight(&self, clockwork: &Clockwork, now_ms: i64) -> u64 {
-        let newest = now_ms.div_euclid(clockwork.ring_ms);
+    pub fn in_flight(&self, layout: &SlotLayout, now_ms: i64) -> u64 {
+        let newest = now_ms.div_euclid(layout.ring_ms);
         let admitted = live(&self.admitted, newest - (RING as i64 - 1), newest);
-        let holding = now_ms.div_euclid(clockwork.holds_ms);
+        let holding = now_ms.div_euclid(layout.holds_ms);
         let held = live(&self.held, holding + 1, holding + HOLDS as i64);
         admitted + held + u64::from(self.pending) + u64::from(self.pending_asked)
     }
 
     /// The most that may be in flight; no quota needs no credits.
-    fn limit(&self, clockwork: &Clockwork) -> u64 {
+    fn limit(&self, layout: &SlotLayout) -> u64 {
         let Some(quota) = self.quota else { return u64::MAX };
         let remaining = quota.saturating_sub(self.issued.max(self.reserved_by_others));
         if remaining == 0 {
             return 0;
         }
-        let share = remaining as f64 / f64::from(self.gateways.max(1)) * clockwork.overcommit;
+        let share = remaining as f64 / f64::from(self.gateways.max(1)) * layout.overcommit;
         (share.ceil() as u64).max(1)
     }
 }
 
 /// For the model checker.
 #[cfg(test)]
-impl Ledger {
-    /// The same without the slots that count no more, so that it equals every ledger from which the same follows.
-    pub(crate) fn without_the_past(mut self, clockwork: &Clockwork, now_ms: i64) -> Self {
-        let oldest = now_ms.div_euclid(clockwork.ring_ms) - (RING as i64 - 1);
-        let next_hold = now_ms.div_euclid(clockwork.holds_ms) + 1;
+impl CreditAccount {
+    /// The same without the slots that count no more, so that it equals every account from which the same follows.
+    pub(crate) fn without_the_past(mut self, layout: &SlotLayout, now_ms: i64) -> Self {
+        let oldest = now_ms.div_euclid(layout.ring_ms) - (RING as i64 - 1);
+        let next_hold = now_ms.div_euclid(layout.holds_ms) + 1;
         let clear = |slots: &mut [TimeSlot], oldest: i64| {
             let past = slots.iter_mut().filter(|slot| slot.number < oldest || slot.count == 0);
             past.for_each(|slot| *slot = TimeSlot::default());

@@ -32,7 +32,7 @@ impl HashKey {
         hasher.finish().max(1)
     }
 
-    /// The tag by which a ledger knows its campaign.
+    /// The tag by which an account knows its campaign.
     #[must_use]
     pub fn campaign(&self, campaign: &CampaignId) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.0, self.1);

@@ -1,7 +1,8 @@
 //! The decision: may this request go to the origin?
 //!
-//! A [`Gate`] is what one worker keeps. Most refusals come from it alone ([`Gate::refuse_at_once`]): no lock, no shared
-//! data, no clock but the tick's. The others, and every admission, go through the accounts that all workers share.
+//! A [`Gate`] is what one worker keeps, and [`Gate::decide`] its only entry. Most refusals come from the gate alone: no
+//! lock, no shared data, no clock but the tick's. The others, and every admission, go through the accounts that all
+//! workers share.
 
 mod campaign;
 mod knowledge;
@@ -19,11 +20,11 @@ use doorbuster_domain::ticket::{self, Admitted};
 use self::campaign::{Campaign, Moment, Standing};
 use self::tally::Tally;
 use crate::config::Config;
-use crate::credits::{Admission, Clockwork, Ending, Ledger, Permit, Terms};
+use crate::credits::{Admission, CreditAccount, Ending, Permit, SlotLayout, Terms};
 use crate::duplicates::Remembered;
-use crate::host::SharedData;
+use crate::host::{Host, Random, SharedData};
 use crate::reply::Reply;
-use crate::state::{self, Duplicates, LedgerKey, Process};
+use crate::state::{self, AccountKey, Duplicates, Process};
 use crate::sync::OriginClock;
 
 /// The tick's clock is believed for this long, milliseconds: a worker may be too busy to tick. Nearer to an opening or
@@ -37,7 +38,7 @@ const COMPLETE_FOR_MS: i64 = 1_000;
 #[derive(Debug, Clone)]
 pub struct Gate {
     config: Rc<Config>,
-    clockwork: Clockwork,
+    layout: SlotLayout,
     process: Process,
     duplicates: Duplicates,
     remembered: Remembered,
@@ -81,14 +82,27 @@ pub struct Pass {
     /// The round the edge admits to, if it knows it.
     pub round: Option<RoundId>,
     user: UserId,
-    credit: Option<Credit>,
+    /// This machine's clock at the admission, Unix milliseconds.
+    admitted_ms: i64,
+    pub(crate) credit: Option<Credit>,
 }
 
+/// What an admitted request holds.
 #[derive(Debug)]
-struct Credit {
-    account: LedgerKey,
+pub(crate) struct Credit {
+    pub(crate) account: AccountKey,
     tag: u64,
-    permit: Permit,
+    pub(crate) permit: Permit,
+}
+
+/// A request for a coupon of a known campaign.
+#[derive(Debug, Clone, Copy)]
+struct Asking<'a> {
+    id: &'a CampaignId,
+    user: &'a UserId,
+    /// The round that is open, where that is known.
+    round: Option<RoundId>,
+    moment: &'a Moment,
 }
 
 impl Gate {
@@ -96,7 +110,7 @@ impl Gate {
     #[must_use]
     pub fn new(config: Rc<Config>, process: Process, shared: &dyn SharedData, now_ms: i64) -> Self {
         let mut gate = Self {
-            clockwork: Clockwork::new(&config.credits),
+            layout: SlotLayout::new(&config.credits),
             duplicates: Duplicates::new(config.duplicates_bytes),
             remembered: Remembered::default(),
             config,
@@ -112,7 +126,7 @@ impl Gate {
             reporting: Vec::new(),
         };
         let snapshot = gate.stored_snapshot(shared);
-        gate.claim_ledgers(shared, snapshot.as_ref());
+        gate.claim_accounts(shared, snapshot.as_ref());
         gate.load(shared, snapshot);
         gate
     }
@@ -131,8 +145,26 @@ impl Gate {
         }
     }
 
+    /// Decides a request. The order of the checks is the contract's. `user` and the host's clock are asked for only where
+    /// the decision depends on them.
+    pub fn decide(
+        &mut self,
+        campaign: &Result<CampaignId, Refusal>,
+        user: impl FnOnce() -> Result<UserId, Refusal>,
+        host: &dyn Host,
+    ) -> Decision {
+        if let Some(reply) = self.refuse_at_once(campaign) {
+            return Decision::Refuse(reply);
+        }
+        let user = user();
+        match self.refuse_again(campaign, &user, host) {
+            Some(reply) => Decision::Refuse(reply),
+            None => self.decide_exactly(campaign, &user, host, host.now_ms(), host.random()),
+        }
+    }
+
     /// The answer to a request that this worker can refuse from what it keeps.
-    pub fn refuse_at_once(&mut self, campaign: &Result<CampaignId, Refusal>) -> Option<Rc<Reply>> {
+    fn refuse_at_once(&mut self, campaign: &Result<CampaignId, Refusal>) -> Option<Rc<Reply>> {
         let id = match campaign {
             Ok(id) => id,
             Err(refusal) => return Some(self.refuse_unknown(*refusal, None, 0)),
@@ -143,7 +175,7 @@ impl Gate {
 
     /// The answer to a winner who asks again, if this worker remembers that it has found him in the table. That the round
     /// is sold out meanwhile, which comes before it, is noticed once per tick.
-    pub fn refuse_again(
+    fn refuse_again(
         &mut self,
         campaign: &Result<CampaignId, Refusal>,
         user: &Result<UserId, Refusal>,
@@ -169,9 +201,8 @@ impl Gate {
         }
     }
 
-    /// Decides a request that [`Gate::refuse_at_once`] let through. The order of the checks is the contract's.
-    /// `host_ms` is this machine's clock, Unix milliseconds.
-    pub fn decide(
+    /// Decides a request that [`Gate::refuse_at_once`] let through, with `host_ms` just read.
+    fn decide_exactly(
         &mut self,
         campaign: &Result<CampaignId, Refusal>,
         user: &Result<UserId, Refusal>,
@@ -200,8 +231,9 @@ impl Gate {
             (Standing::Unclear { .. }, Err(refusal)) => Decision::Refuse(self.refuse_known(*refusal, id, random)),
             (Standing::Unclear { boundary_ms }, Ok(user)) => {
                 let cap = self.config.boundary.grey_cap;
-                self.admit(id, user, None, shared, random, |ledger, tag, clockwork| {
-                    ledger.admit_unclear(tag, boundary_ms, cap, clockwork, host_ms)
+                let asking = Asking { id, user, round: None, moment: &moment };
+                self.admit(&asking, shared, random, |account, tag, layout| {
+                    account.admit_unclear(tag, boundary_ms, cap, layout, host_ms)
                 })
             }
             (Standing::Open { terms, probing }, user) => {
@@ -250,49 +282,49 @@ impl Gate {
                 campaign: id.clone(),
                 round: Some(terms.round),
                 user: user.clone(),
+                admitted_ms: moment.host_ms,
                 credit: None,
             });
         }
-        self.admit(id, user, Some((terms.round, moment.now_ms)), shared, random, |ledger, _, clockwork| {
+        let asking = Asking { id, user, round: Some(terms.round), moment };
+        self.admit(&asking, shared, random, |account, _, layout| {
             // A stale pause is passed by probes alone.
-            let ordinary = if paused { Admission::Busy } else { ledger.admit(terms, clockwork, moment.host_ms) };
+            let ordinary = if paused { Admission::Busy } else { account.admit(terms, layout, moment.host_ms) };
             match ordinary {
                 Admission::SoldOut | Admission::Busy if probing => {
-                    ledger.probe(terms, clockwork, moment.host_ms).map_or(ordinary, Admission::Granted)
+                    account.probe(terms, layout, moment.host_ms).map_or(ordinary, Admission::Granted)
                 }
                 decided => decided,
             }
         })
     }
 
-    /// Takes a credit from a known campaign's account and says what follows. `open` is the round that is open, with the
-    /// origin's time, where that is known.
+    /// Takes a credit from a known campaign's account and says what follows.
     fn admit(
         &mut self,
-        id: &CampaignId,
-        user: &UserId,
-        open: Option<(RoundId, i64)>,
+        asking: &Asking<'_>,
         shared: &dyn SharedData,
         random: u64,
-        mut ask: impl FnMut(&mut Ledger, u64, &Clockwork) -> Admission,
+        mut ask: impl FnMut(&mut CreditAccount, u64, &SlotLayout) -> Admission,
     ) -> Decision {
-        let clockwork = self.clockwork;
+        let Asking { id, user, round, moment } = *asking;
+        let layout = self.layout;
         let Some(known) = self.campaigns.get_mut(id) else {
             return Decision::Refuse(self.refuse_unknown(Refusal::Busy, Some(id), random));
         };
         let (account, tag) = (known.account.clone(), known.tag);
         let asked =
-            state::update_ledger(shared, &account, tag, &mut self.cas_retries, |ledger| ask(ledger, tag, &clockwork));
-        match (asked, open) {
+            state::update_account(shared, &account, tag, &mut self.cas_retries, |account| ask(account, tag, &layout));
+        match (asked, round) {
             (Some(Admission::Granted(permit)), _) => {
                 known.tally.admitted += 1;
                 let credit = Some(Credit { account, tag, permit });
-                let round = open.map(|(round, _)| round);
-                Decision::Admit(Pass { campaign: id.clone(), round, user: user.clone(), credit })
+                let admitted_ms = moment.host_ms;
+                Decision::Admit(Pass { campaign: id.clone(), round, user: user.clone(), admitted_ms, credit })
             }
-            (Some(Admission::SoldOut), Some((round, now_ms))) => {
+            (Some(Admission::SoldOut), Some(round)) => {
                 known.latch(round);
-                Decision::Refuse(known.refuse_sold_out(round, now_ms))
+                Decision::Refuse(known.refuse_sold_out(round, moment.now_ms))
             }
             _ if known.paused => Decision::Refuse(known.refuse(Refusal::Paused)),
             _ => Decision::Refuse(known.refuse_busy(random)),
@@ -320,16 +352,17 @@ impl Gate {
             Ok(user) => user,
             Err(refusal) => return Decision::Refuse(self.refuse_unknown(*refusal, Some(id), random)),
         };
-        let account = LedgerKey::unknown();
-        let (cap, clockwork) = (self.config.credits.warming, self.clockwork);
-        let asked = state::update_ledger(shared, &account, 0, &mut self.cas_retries, |ledger| {
-            ledger.admit_unknown(cap, &clockwork, host_ms)
+        let account = AccountKey::unknown();
+        let (cap, layout) = (self.config.credits.warming, self.layout);
+        let asked = state::update_account(shared, &account, 0, &mut self.cas_retries, |account| {
+            account.admit_unknown(cap, &layout, host_ms)
         });
         match asked {
             Some(Admission::Granted(permit)) => {
                 self.unknown_tally.admitted += 1;
                 let credit = Some(Credit { account, tag: 0, permit });
-                Decision::Admit(Pass { campaign: id.clone(), round: None, user: user.clone(), credit })
+                let (campaign, user, admitted_ms) = (id.clone(), user.clone(), host_ms);
+                Decision::Admit(Pass { campaign, round: None, user, admitted_ms, credit })
             }
             _ => Decision::Refuse(self.refuse_unknown(Refusal::Busy, Some(id), random)),
         }
@@ -361,13 +394,13 @@ impl Gate {
         self.campaigns.get_mut(id)?.count(clock.at(self.tick_ms), clock.uncertainty_ms, shared)
     }
 
-    /// The proof of its admission that goes with a request, where tickets are configured. `nonce` is random.
+    /// The proof of its admission that goes with a request, where tickets are configured.
     #[must_use]
-    pub fn ticket(&self, pass: &Pass, host_ms: i64, nonce: u64) -> Option<String> {
+    pub fn ticket(&self, pass: &Pass, random: &(impl Random + ?Sized)) -> Option<String> {
         let secret = self.config.ticket_secret.as_ref()?;
         let round = pass.round.map(|round| round.to_string()).unwrap_or_default();
         let admitted = Admitted { campaign: &pass.campaign, round: &round, user: &pass.user };
-        Some(ticket::mint(secret.as_bytes(), &admitted, self.clock().at(host_ms), nonce))
+        Some(ticket::mint(secret.as_bytes(), &admitted, self.clock().at(pass.admitted_ms), random.random()))
     }
 
     /// A request body that is too large, whatever it is for.
@@ -387,15 +420,16 @@ impl Gate {
             let rounds = known.as_ref().map(|known| known.rounds()).unwrap_or_default();
             // Only a synced campaign's own account hears what becomes of a pending request.
             let synced = known.as_ref().is_some_and(|known| known.is_synced() && known.account == credit.account);
-            let clockwork = self.clockwork;
-            let latched = state::update_ledger(shared, &credit.account, credit.tag, &mut self.cas_retries, |ledger| {
-                // The account may have gone to another campaign since.
-                if ledger.tag != credit.tag {
-                    return None;
-                }
-                ledger.settle(&credit.permit, &ending, &rounds, &clockwork, host_ms, synced);
-                ledger.round.filter(|_| ledger.sold_out)
-            });
+            let layout = self.layout;
+            let latched =
+                state::update_account(shared, &credit.account, credit.tag, &mut self.cas_retries, |account| {
+                    // The account may have gone to another campaign since.
+                    if account.tag != credit.tag {
+                        return None;
+                    }
+                    account.settle(&credit.permit, &ending, &rounds, &layout, host_ms, synced);
+                    account.round.filter(|_| account.sold_out)
+                });
             if let (Some(known), Some(Some(round))) = (known, latched) {
                 known.latch(round);
             }
@@ -428,7 +462,29 @@ impl Gate {
     }
 }
 
+/// For the model checker.
 #[cfg(test)]
-mod proof;
+impl Gate {
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    pub(crate) fn slot_layout(&self) -> &SlotLayout {
+        &self.layout
+    }
+
+    pub(crate) fn is_known_winner(&self, shared: &dyn SharedData, holder: u64) -> bool {
+        self.duplicates.contains(shared, holder)
+    }
+
+    /// What this worker's decisions at `host_ms` and later depend on, besides shared data. `generation`: of the snapshot
+    /// there.
+    pub(crate) fn essence(&self, host_ms: i64, generation: u64) -> impl std::hash::Hash + use<> {
+        let campaigns: Vec<_> = self.campaigns.values().map(|campaign| campaign.essence(host_ms)).collect();
+        let synced = self.synced.map(|synced| synced.received_ms);
+        (campaigns, self.remembered.essence(), synced, self.generation == generation)
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use chrono::{Datelike, NaiveDate};
 use doorbuster_domain::id::{CampaignId, RoundId};
 use doorbuster_domain::wire::Totals;
 
-use crate::credits::{HOLDS, Ledger, RING, TimeSlot};
+use crate::credits::{CreditAccount, HOLDS, RING, TimeSlot};
 use crate::duplicates::{self, HashKey, SHARD_BYTES};
 use crate::host::SharedData;
 
@@ -87,18 +87,18 @@ pub fn take_lease(shared: &dyn SharedData, holder: u64, now_ms: i64, until_ms: i
     .unwrap_or(false)
 }
 
-/// A campaign's place among the ledgers, and among the totals.
+/// A campaign's place among the accounts, and among the totals.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LedgerKey(Rc<Keys>);
+pub struct AccountKey(Rc<Keys>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Keys {
-    ledger: String,
+    account: String,
     totals: String,
 }
 
-impl LedgerKey {
-    /// The ledger that all campaigns the edge does not know have together.
+impl AccountKey {
+    /// The account that all campaigns the edge does not know have together.
     #[must_use]
     pub fn unknown() -> Self {
         Self::named("unknown")
@@ -106,15 +106,15 @@ impl LedgerKey {
 
     fn named(place: &str) -> Self {
         Self(Rc::new(Keys {
-            ledger: format!("doorbuster/ledger/{place}"),
+            account: format!("doorbuster/account/{place}"),
             totals: format!("doorbuster/totals/{place}"),
         }))
     }
 }
 
-/// Gives each of `wanted` a ledger of its own out of `capacity`, for as long as it is wanted: a campaign that was there
+/// Gives each of `wanted` an account of its own out of `capacity`, for as long as it is wanted: a campaign that was there
 /// keeps its place. Those beyond the capacity get none.
-pub fn assign_ledgers(shared: &dyn SharedData, wanted: &[&CampaignId], capacity: usize) {
+pub fn assign_accounts(shared: &dyn SharedData, wanted: &[&CampaignId], capacity: usize) {
     let names: HashSet<&str> = wanted.iter().map(|id| id.as_str()).collect();
     let _ = update(shared, SLOTS, &mut 0, |value| {
         let mut slots = value.map(read_slots).unwrap_or_default();
@@ -132,14 +132,14 @@ pub fn assign_ledgers(shared: &dyn SharedData, wanted: &[&CampaignId], capacity:
     });
 }
 
-/// Where each campaign's ledger is.
-pub fn ledger_keys(shared: &dyn SharedData) -> HashMap<String, LedgerKey> {
+/// Where each campaign's account is.
+pub fn account_keys(shared: &dyn SharedData) -> HashMap<String, AccountKey> {
     let slots = shared.get(SLOTS).map(|(bytes, _)| read_slots(&bytes)).unwrap_or_default();
     slots
         .into_iter()
         .enumerate()
         .filter(|(_, id)| !id.is_empty())
-        .map(|(at, id)| (id, LedgerKey::named(&at.to_string())))
+        .map(|(at, id)| (id, AccountKey::named(&at.to_string())))
         .collect()
 }
 
@@ -147,26 +147,26 @@ fn read_slots(bytes: &[u8]) -> Vec<String> {
     serde_json::from_slice(bytes).unwrap_or_default()
 }
 
-/// Changes a ledger. `change` sees it, or an empty one of `tag`. None: the worker never got its turn.
-pub fn update_ledger<T>(
+/// Changes an account. `change` sees it, or an empty one of `tag`. None: the worker never got its turn.
+pub fn update_account<T>(
     shared: &dyn SharedData,
-    key: &LedgerKey,
+    key: &AccountKey,
     tag: u64,
     retries: &mut u64,
-    mut change: impl FnMut(&mut Ledger) -> T,
+    mut change: impl FnMut(&mut CreditAccount) -> T,
 ) -> Option<T> {
-    update(shared, &key.0.ledger, retries, |value| {
-        let before = value.and_then(read_ledger);
-        let mut ledger = before.clone().unwrap_or_else(|| Ledger::new(tag));
-        let result = change(&mut ledger);
-        let changed = before.as_ref() != Some(&ledger);
-        (changed.then(|| write_ledger(&ledger)), result)
+    update(shared, &key.0.account, retries, |value| {
+        let before = value.and_then(read_account);
+        let mut account = before.clone().unwrap_or_else(|| CreditAccount::new(tag));
+        let result = change(&mut account);
+        let changed = before.as_ref() != Some(&account);
+        (changed.then(|| write_account(&account)), result)
     })
 }
 
-/// A ledger as it stands, if it is the one of `tag`.
-pub fn ledger(shared: &dyn SharedData, key: &LedgerKey, tag: u64) -> Option<Ledger> {
-    shared.get(&key.0.ledger).and_then(|(bytes, _)| read_ledger(&bytes)).filter(|ledger| ledger.tag == tag)
+/// An account as it stands, if it is the one of `tag`.
+pub fn account(shared: &dyn SharedData, key: &AccountKey, tag: u64) -> Option<CreditAccount> {
+    shared.get(&key.0.account).and_then(|(bytes, _)| read_account(&bytes)).filter(|account| account.tag == tag)
 }
 
 /// Rounds of a campaign whose totals are kept.
@@ -175,7 +175,7 @@ const TOTALS_KEPT: usize = 2;
 /// Adds to what the process has decided about a campaign's round.
 pub fn add_totals(
     shared: &dyn SharedData,
-    key: &LedgerKey,
+    key: &AccountKey,
     campaign: &CampaignId,
     round: RoundId,
     counts: &[(&'static str, u64)],
@@ -199,7 +199,7 @@ pub fn add_totals(
 }
 
 /// What the process has decided about a campaign since it started, by round.
-pub fn totals(shared: &dyn SharedData, key: &LedgerKey, campaign: &CampaignId) -> Vec<Totals> {
+pub fn totals(shared: &dyn SharedData, key: &AccountKey, campaign: &CampaignId) -> Vec<Totals> {
     let mut rounds = shared.get(&key.0.totals).map(|(bytes, _)| read_totals(&bytes)).unwrap_or_default();
     rounds.retain(|totals| totals.campaign == *campaign);
     rounds
@@ -278,40 +278,40 @@ impl Duplicates {
     }
 }
 
-/// First byte of a ledger. Another layout takes another number, and an account of an old one is begun anew.
-const LEDGER_LAYOUT: u8 = 1;
+/// First byte of an account. Another layout takes another number, and an account of an old one is begun anew.
+const ACCOUNT_LAYOUT: u8 = 1;
 const NO_LIMIT: u64 = u64::MAX;
 const NO_ROUND: i32 = i32::MIN;
 
-fn write_ledger(ledger: &Ledger) -> Vec<u8> {
+fn write_account(account: &CreditAccount) -> Vec<u8> {
     let mut out = Writer(Vec::with_capacity(400))
-        .u8(LEDGER_LAYOUT)
-        .u64(ledger.tag)
-        .u64(ledger.version)
-        .i32(ledger.round.map_or(NO_ROUND, |round| round.0.num_days_from_ce()))
-        .u64(ledger.quota.unwrap_or(NO_LIMIT))
-        .u64(ledger.issued)
-        .u64(ledger.reserved_by_others)
-        .u32(ledger.gateways)
-        .u8(u8::from(ledger.sold_out))
-        .u32(ledger.pending)
-        .u32(ledger.pending_asked)
-        .u32(ledger.held_when_asked)
-        .i64(ledger.boundary_ms)
-        .u32(ledger.boundary_used)
-        .i64(ledger.probed_ms);
-    for slot in ledger.admitted.iter().chain(&ledger.held) {
+        .u8(ACCOUNT_LAYOUT)
+        .u64(account.tag)
+        .u64(account.version)
+        .i32(account.round.map_or(NO_ROUND, |round| round.0.num_days_from_ce()))
+        .u64(account.quota.unwrap_or(NO_LIMIT))
+        .u64(account.issued)
+        .u64(account.reserved_by_others)
+        .u32(account.gateways)
+        .u8(u8::from(account.sold_out))
+        .u32(account.pending)
+        .u32(account.pending_asked)
+        .u32(account.held_when_asked)
+        .i64(account.boundary_ms)
+        .u32(account.boundary_used)
+        .i64(account.probed_ms);
+    for slot in account.admitted.iter().chain(&account.held) {
         out = out.i64(slot.number).u32(slot.count);
     }
     out.0
 }
 
-fn read_ledger(bytes: &[u8]) -> Option<Ledger> {
+fn read_account(bytes: &[u8]) -> Option<CreditAccount> {
     let mut reader = Reader(bytes);
-    if reader.u8()? != LEDGER_LAYOUT {
+    if reader.u8()? != ACCOUNT_LAYOUT {
         return None;
     }
-    let mut ledger = Ledger {
+    let mut account = CreditAccount {
         tag: reader.u64()?,
         version: reader.u64()?,
         round: match reader.i32()? {
@@ -332,10 +332,10 @@ fn read_ledger(bytes: &[u8]) -> Option<Ledger> {
         admitted: [TimeSlot::default(); RING],
         held: [TimeSlot::default(); HOLDS],
     };
-    for slot in ledger.admitted.iter_mut().chain(&mut ledger.held) {
+    for slot in account.admitted.iter_mut().chain(&mut account.held) {
         *slot = TimeSlot { number: reader.i64()?, count: reader.u32()? };
     }
-    Some(ledger)
+    Some(account)
 }
 
 /// Reads little-endian fields off the front of a value.

@@ -16,7 +16,7 @@ use crate::credits::{PROBE_EVERY_MS, Terms};
 use crate::duplicates::HashKey;
 use crate::host::SharedData;
 use crate::reply::{Rendered, Reply};
-use crate::state::{self, LedgerKey};
+use crate::state::{self, AccountKey};
 
 /// A campaign stays in the accounts' care this long after a round has closed, milliseconds.
 const AFTERMATH_MS: i64 = 60_000;
@@ -25,7 +25,7 @@ const AFTERMATH_MS: i64 = 60_000;
 #[derive(Debug, Clone)]
 pub(super) struct Campaign {
     pub(super) id: CampaignId,
-    pub(super) account: LedgerKey,
+    pub(super) account: AccountKey,
     pub(super) tag: u64,
     pub(super) paused: bool,
     pub(super) tally: Tally,
@@ -85,7 +85,7 @@ pub(super) enum Standing {
 
 impl Campaign {
     /// A campaign of the plugin configuration.
-    pub(super) fn written(written: &StaticCampaign, account: LedgerKey, key: &HashKey, now_ms: i64) -> Self {
+    pub(super) fn written(written: &StaticCampaign, account: AccountKey, key: &HashKey, now_ms: i64) -> Self {
         Self {
             timetable: written.schedule.timetable(now_ms),
             schedule: Some(written.schedule.clone()),
@@ -94,7 +94,7 @@ impl Campaign {
     }
 
     /// A campaign that the backend told.
-    pub(super) fn told(told: SyncCampaign, account: LedgerKey, key: &HashKey) -> Self {
+    pub(super) fn told(told: SyncCampaign, account: AccountKey, key: &HashKey) -> Self {
         let sold_out = told.quota.is_some_and(|quota| told.issued >= quota);
         Self {
             paused: told.paused,
@@ -106,7 +106,7 @@ impl Campaign {
         }
     }
 
-    fn new(id: CampaignId, account: LedgerKey, key: &HashKey, version: u64, quota: Option<u64>) -> Self {
+    fn new(id: CampaignId, account: AccountKey, key: &HashKey, version: u64, quota: Option<u64>) -> Self {
         Self {
             tag: key.campaign(&id),
             id,
@@ -160,9 +160,9 @@ impl Campaign {
     /// Looks again at a latch that this worker has copied: a probe or a newer version may have lifted it.
     pub(super) fn look_at_latch(&mut self, shared: &dyn SharedData) {
         if self.latch.is_some()
-            && let Some(ledger) = state::ledger(shared, &self.account, self.tag)
-            && !ledger.sold_out
-            && ledger.round == self.latch
+            && let Some(account) = state::account(shared, &self.account, self.tag)
+            && !account.sold_out
+            && account.round == self.latch
         {
             self.latch = None;
             self.at_once = None;
@@ -203,8 +203,9 @@ impl Campaign {
         }
         let rounds = self.timetable.rounds_to_speak_of(now_ms)?;
         let (_, told) = self.told.filter(|(round, _)| *round == rounds.round.id)?;
-        let ledger = state::ledger(shared, &self.account, self.tag);
-        let heard = ledger.filter(|ledger| ledger.round == Some(rounds.round.id)).map_or(0, |ledger| ledger.issued);
+        let account = state::account(shared, &self.account, self.tag);
+        let heard =
+            account.filter(|account| account.round == Some(rounds.round.id)).map_or(0, |account| account.issued);
         let as_of = rounds.round.opens.timezone().timestamp_millis_opt(now_ms).single()?;
         let count = Count::new(&self.id, &rounds, self.paused, self.quota, told.max(heard), as_of);
         let reply = Rc::new(Reply::count(&count));
@@ -275,10 +276,10 @@ impl Campaign {
     /// Whether `round` is sold out as far as any worker has heard. From then on this one knows.
     pub(super) fn hears_sold_out(&mut self, round: RoundId, shared: &dyn SharedData) -> bool {
         if self.latch != Some(round)
-            && let Some(ledger) = state::ledger(shared, &self.account, self.tag)
-            && ledger.sold_out
-            && ledger.round == Some(round)
-            && ledger.version >= self.version
+            && let Some(account) = state::account(shared, &self.account, self.tag)
+            && account.sold_out
+            && account.round == Some(round)
+            && account.version >= self.version
         {
             self.latch(round);
         }
@@ -293,7 +294,7 @@ impl Campaign {
             if self.paused && !probing {
                 return Standing::Refused(self.refuse(Refusal::Paused));
             }
-            let heard = state::ledger(shared, &self.account, self.tag).and_then(|ledger| ledger.round);
+            let heard = state::account(shared, &self.account, self.tag).and_then(|account| account.round);
             // The first answer from the round that opens here ends the uncertainty.
             match self.timetable.rounds.iter().find(|round| opening && round.opens_ms() == boundary_ms) {
                 Some(begun) if heard == Some(begun.id) => phase = Phase::Open { round: *begun },

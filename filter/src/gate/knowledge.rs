@@ -19,18 +19,18 @@ impl Gate {
         state::snapshot(shared).and_then(|bytes| serde_json::from_slice(&bytes).ok())
     }
 
-    pub(super) fn claim_ledgers(&self, shared: &dyn SharedData, snapshot: Option<&Snapshot>) {
+    pub(super) fn claim_accounts(&self, shared: &dyn SharedData, snapshot: Option<&Snapshot>) {
         let written = self.config.campaigns.iter().map(|campaign| &campaign.id);
         let told = snapshot.iter().flat_map(|snapshot| snapshot.response.campaigns.iter().map(|campaign| &campaign.id));
         let wanted: Vec<&CampaignId> = written.chain(told).collect();
         let most_synced = self.config.sync.as_ref().map_or(0, |sync| sync.max_campaigns as usize);
-        state::assign_ledgers(shared, &wanted, self.config.campaigns.len() + most_synced);
+        state::assign_accounts(shared, &wanted, self.config.campaigns.len() + most_synced);
     }
 
     /// Rebuilds the campaigns from the configuration and a snapshot; a synced campaign wins over a written one.
     pub(super) fn load(&mut self, shared: &dyn SharedData, snapshot: Option<Snapshot>) {
         let snapshot = snapshot.filter(|_| self.config.sync.is_some());
-        let keys = state::ledger_keys(shared);
+        let keys = state::account_keys(shared);
         let mut before = std::mem::take(&mut self.campaigns);
         self.synced = snapshot.as_ref().map(|snapshot| Synced {
             received_ms: snapshot.received_ms,
@@ -71,11 +71,11 @@ impl Gate {
     /// from it.
     pub fn ask(&mut self, sync: &config::Sync, shared: &dyn SharedData, host_ms: i64) -> Vec<u8> {
         let now_ms = self.clock().at(host_ms);
-        let clockwork = self.clockwork;
+        let layout = self.layout;
         for campaign in self.campaigns.values().filter(|campaign| campaign.is_active(now_ms)) {
-            let _ = state::update_ledger(shared, &campaign.account, campaign.tag, &mut self.cas_retries, |ledger| {
-                if ledger.tag == campaign.tag {
-                    ledger.ask(&clockwork, host_ms);
+            let _ = state::update_account(shared, &campaign.account, campaign.tag, &mut self.cas_retries, |account| {
+                if account.tag == campaign.tag {
+                    account.ask(&layout, host_ms);
                 }
             });
         }
@@ -107,8 +107,8 @@ impl Gate {
         }
         self.reported.extend(self.reporting.drain(..));
         self.reported.retain(|(id, _), _| self.campaigns.contains_key(id));
-        self.claim_ledgers(shared, Some(&snapshot));
-        let keys = state::ledger_keys(shared);
+        self.claim_accounts(shared, Some(&snapshot));
+        let keys = state::account_keys(shared);
         for told in &snapshot.response.campaigns {
             let open = told.round.filter(|round| {
                 let current = told.timetable.rounds.first();
@@ -117,12 +117,18 @@ impl Gate {
             let (Some(round), Some(account)) = (open, keys.get(told.id.as_str())) else { continue };
             let tag = self.process.hash_key.campaign(&told.id);
             let terms = Terms { tag, version: told.version, quota: told.quota, round, synced: true };
-            let _ = state::update_ledger(shared, account, tag, &mut self.cas_retries, |ledger| {
-                ledger.answer(&terms, told.issued, told.reserved, snapshot.response.gateways);
+            let _ = state::update_account(shared, account, tag, &mut self.cas_retries, |account| {
+                account.answer(&terms, told.issued, told.reserved, snapshot.response.gateways);
             });
         }
         state::publish_snapshot(shared, &serde_json::to_vec(&snapshot).unwrap_or_default());
         self.load(shared, Some(snapshot));
+    }
+
+    /// Where and how often this process syncs; none if it does not.
+    #[must_use]
+    pub fn sync_rule(&self) -> Option<&config::Sync> {
+        self.config.sync.as_ref()
     }
 
     /// Age of the newest snapshot, milliseconds; none before the first.

@@ -1,20 +1,17 @@
 //! What a worker tells of its decisions.
 
-use doorbuster_domain::id::CampaignId;
-
 use super::Gate;
-use crate::host::SharedData;
+use crate::host::{Metrics, SharedData};
 use crate::state;
 
 /// Shards looked at in one go: the whole default table in a quarter of a minute.
 const SURVEYED_AT_ONCE: usize = 64;
 
 impl Gate {
-    /// Hands out the counts since the last call, by campaign, none for requests that named no known one; and adds them
-    /// to the process's totals.
-    pub fn flush(&mut self, shared: &dyn SharedData, mut each: impl FnMut(Option<&CampaignId>, &'static str, u64)) {
+    /// Reports the counts since the last call, and adds them to the process's totals.
+    pub fn flush(&mut self, shared: &dyn SharedData, metrics: &mut dyn Metrics) {
         for (decision, count) in self.unknown_tally.drain() {
-            each(None, decision, count);
+            metrics.count_decisions(decision, None, count);
         }
         let now_ms = self.clock().at(self.tick_ms);
         for (id, campaign) in &mut self.campaigns {
@@ -23,12 +20,16 @@ impl Gate {
                 continue;
             }
             for (decision, count) in &counts {
-                each(Some(id), decision, *count);
+                metrics.count_decisions(decision, Some(id), *count);
             }
             // A count belongs to the round that the tick finds; one tick around a boundary it may be the other one.
             if let Some(round) = campaign.round_to_speak_of(now_ms) {
                 state::add_totals(shared, &campaign.account, id, round, &counts);
             }
+        }
+        let lost = std::mem::take(&mut self.cas_retries);
+        if lost > 0 {
+            metrics.count_lost_swaps(lost);
         }
     }
 
@@ -45,19 +46,14 @@ impl Gate {
         u64::try_from(found).ok()
     }
 
-    /// Takes the number of compare-and-swaps lost to other workers since the last call.
-    pub fn drain_cas_retries(&mut self) -> u64 {
-        std::mem::take(&mut self.cas_retries)
-    }
-
     /// Requests with the origin, over all campaigns that are open or have just closed.
     pub fn credits_in_flight(&self, shared: &dyn SharedData, host_ms: i64) -> u64 {
         let now_ms = self.clock().at(host_ms);
         self.campaigns
             .values()
             .filter(|campaign| campaign.is_active(now_ms))
-            .filter_map(|campaign| state::ledger(shared, &campaign.account, campaign.tag))
-            .map(|ledger| ledger.in_flight(&self.clockwork, host_ms))
+            .filter_map(|campaign| state::account(shared, &campaign.account, campaign.tag))
+            .map(|account| account.in_flight(&self.layout, host_ms))
             .sum()
     }
 }

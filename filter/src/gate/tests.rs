@@ -6,7 +6,7 @@ use doorbuster_domain::schedule::{Round, Schedule, ScheduleSpec};
 use doorbuster_domain::wire::{SyncCampaign, SyncResponse};
 
 use super::*;
-use crate::host::model::Model;
+use crate::host::model::{At, Model, ModelMetrics};
 use crate::sync::Snapshot;
 
 /// 2026-05-01T13:30:00+09:00, half an hour into the first round.
@@ -97,11 +97,7 @@ impl Edge {
     }
 
     fn ask(&mut self, worker: usize, campaign: Result<CampaignId, Refusal>, user: Result<UserId, Refusal>) -> Decision {
-        let gate = &mut self.workers[worker];
-        match gate.refuse_at_once(&campaign).or_else(|| gate.refuse_again(&campaign, &user, &self.shared)) {
-            Some(reply) => Decision::Refuse(reply),
-            None => gate.decide(&campaign, &user, &self.shared, self.now_ms, 0),
-        }
+        self.workers[worker].decide(&campaign, || user, &At { shared: &self.shared, now_ms: self.now_ms })
     }
 
     /// The code with which a request of `spring` is refused, or `admitted` and settled in silence at once.
@@ -120,6 +116,13 @@ impl Edge {
             Decision::Admit(pass) => pass,
             Decision::Refuse(reply) => panic!("{}", code(&reply)),
         }
+    }
+
+    /// What a worker has counted since it was asked last.
+    fn flush(&mut self, worker: usize) -> Vec<(Option<CampaignId>, &'static str, u64)> {
+        let mut metrics = ModelMetrics::default();
+        self.workers[worker].flush(&self.shared, &mut metrics);
+        metrics.decisions
     }
 
     fn settle(&mut self, worker: usize, pass: &Pass, notice: Option<Notice>) {
@@ -429,9 +432,7 @@ fn a_campaign_that_is_written_and_synced_keeps_its_counts() {
     edge.sync(vec![told(1, 1, 1, NOW)], true);
     assert_eq!(edge.code(0, "u1"), "sold_out");
     edge.sync(vec![told(1, 1, 1, NOW)], true);
-    let mut counts = Vec::new();
-    edge.workers[0].flush(&edge.shared, |_, decision, count| counts.push((decision, count)));
-    assert_eq!(counts, [("sold_out", 1)]);
+    assert_eq!(edge.flush(0), [(Some(spring()), "sold_out", 1)]);
 }
 
 #[test]
@@ -457,8 +458,8 @@ fn another_campaign_in_the_same_account_is_not_mistaken_for_this_one() {
     let late = edge.admit(0, "u1");
     // Its account goes to a campaign that is sold out, while the worker has yet to hear of it.
     let key = late.credit.as_ref().unwrap().account.clone();
-    state::update_ledger(&edge.shared, &key, 0, &mut 0, |ledger| {
-        *ledger = Ledger { round: Some(rounds().0.id), sold_out: true, ..Ledger::new(99) };
+    state::update_account(&edge.shared, &key, 0, &mut 0, |account| {
+        *account = CreditAccount { round: Some(rounds().0.id), sold_out: true, ..CreditAccount::new(99) };
     });
     edge.settle(0, &late, None);
     assert!(edge.workers[0].refuse_at_once(&Ok(spring())).is_none());
@@ -482,13 +483,11 @@ fn counts_are_handed_out_once() {
     edge.admit(0, "u1");
     let _ = edge.ask(0, Ok(spring()), Err(Refusal::MissingUser));
     let _ = edge.ask(0, Err(Refusal::InvalidCampaign), user("u1"));
-    let mut counts = Vec::new();
-    edge.workers[0].flush(&edge.shared, |campaign, decision, count| counts.push((campaign.cloned(), decision, count)));
     assert_eq!(
-        counts,
+        edge.flush(0),
         [(None, "invalid_campaign", 1), (Some(spring()), "admitted", 1), (Some(spring()), "missing_user", 1)]
     );
-    edge.workers[0].flush(&edge.shared, |_, decision, _| panic!("{decision} again"));
+    assert_eq!(edge.flush(0), []);
 }
 
 #[test]
@@ -498,7 +497,7 @@ fn totals_are_reported_until_the_backend_has_answered() {
     let sync = edge.config.sync.clone().unwrap();
     for worker in [0, 1] {
         let _ = edge.ask(worker, Ok(spring()), Err(Refusal::MissingUser));
-        edge.workers[worker].flush(&edge.shared, |_, _, _| {});
+        edge.flush(worker);
     }
     let reported = |edge: &mut Edge| {
         let body = edge.workers[0].ask(&sync, &edge.shared, edge.now_ms);
@@ -533,7 +532,7 @@ fn a_ticket_proves_what_was_admitted() {
     let mut edge = Edge::start(r#"{"sync": {"cluster": "control"}, "ticket": {}}"#, 1, NOW);
     edge.sync(vec![told(1, 5, 0, NOW)], true);
     let pass = edge.admit(0, "u1");
-    let ticket = edge.workers[0].ticket(&pass, NOW, 7).unwrap();
+    let ticket = edge.workers[0].ticket(&pass, &At { shared: &edge.shared, now_ms: NOW }).unwrap();
     let user = user("u1").unwrap();
     let admitted = Admitted { campaign: &spring(), round: "2026-05-01", user: &user };
     assert_eq!(ticket::check(&ticket, [SECRET.as_bytes()], &admitted, NOW), Ok(()));

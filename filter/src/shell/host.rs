@@ -1,17 +1,23 @@
-//! Envoy's shared data and clock.
+//! Envoy's shared data, clock, callouts and log, and random numbers.
 
+use std::cell::Cell;
 use std::hash::BuildHasher;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
+use proxy_wasm::types::LogLevel;
 
-use crate::host::{Changed, SharedData, Versioned};
+use crate::host::{Call, Callout, Changed, Clock, Log, NotSent, Random, SharedData, Versioned};
 
-/// Envoy's shared data.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct EnvoyShared;
+/// Envoy, as this VM sees it.
+#[derive(Debug, Default)]
+pub(super) struct EnvoyHost {
+    /// Keys that the standard library asks the host for, once per VM.
+    keys: std::collections::hash_map::RandomState,
+    drawn: Cell<u64>,
+}
 
-impl SharedData for EnvoyShared {
+impl SharedData for EnvoyHost {
     fn get(&self, key: &str) -> Option<Versioned> {
         match hostcalls::get_shared_data(key) {
             // An empty value arrives as none, with its number.
@@ -31,26 +37,51 @@ impl SharedData for EnvoyShared {
     }
 }
 
-/// This machine's clock, Unix milliseconds.
-pub(super) fn now_ms() -> i64 {
-    hostcalls::get_current_time()
-        .ok()
-        .and_then(|now| now.duration_since(UNIX_EPOCH).ok())
-        .and_then(|since| i64::try_from(since.as_millis()).ok())
-        .unwrap_or_default()
-}
-
-/// Random numbers from the standard library's hasher, whose keys the host draws for each VM.
-#[derive(Debug, Default)]
-pub(super) struct Random {
-    keys: std::collections::hash_map::RandomState,
-    drawn: u64,
-}
-
-impl Random {
-    /// The next one.
-    pub(super) fn next(&mut self) -> u64 {
-        self.drawn = self.drawn.wrapping_add(1);
-        self.keys.hash_one(self.drawn)
+impl Clock for EnvoyHost {
+    fn now_ms(&self) -> i64 {
+        hostcalls::get_current_time()
+            .ok()
+            .and_then(|now| now.duration_since(UNIX_EPOCH).ok())
+            .and_then(|since| i64::try_from(since.as_millis()).ok())
+            .unwrap_or_default()
     }
+}
+
+impl Random for EnvoyHost {
+    fn random(&self) -> u64 {
+        self.drawn.set(self.drawn.get().wrapping_add(1));
+        self.keys.hash_one(self.drawn.get())
+    }
+}
+
+impl Callout for EnvoyHost {
+    fn post(&self, call: &Call<'_>) -> Result<(), NotSent> {
+        let authorization = format!("Bearer {}", call.token);
+        let headers = vec![
+            (":method", "POST"),
+            (":path", call.path),
+            (":authority", call.authority),
+            ("authorization", authorization.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let timeout = Duration::from_millis(call.timeout_ms.unsigned_abs());
+        let sent = hostcalls::dispatch_http_call(call.server, headers, Some(call.body), vec![], timeout);
+        sent.map(drop).map_err(|_| NotSent)
+    }
+}
+
+impl Log for EnvoyHost {
+    fn info(&self, message: &str) {
+        log(LogLevel::Info, message);
+    }
+
+    fn warn(&self, message: &str) {
+        log(LogLevel::Warn, message);
+    }
+}
+
+/// Writes a line to Envoy's log.
+pub(super) fn log(level: LogLevel, message: &str) {
+    // There is nowhere else to report that a line could not be written.
+    let _ = hostcalls::log(level, message);
 }

@@ -2,41 +2,39 @@
 
 use std::collections::HashMap;
 
+use doorbuster_domain::id::CampaignId;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
-use super::host::EnvoyShared;
-use crate::gate::Gate;
+use crate::host::{Gauge, Metrics};
 
 /// Stands for the campaign where a request names none that is known. No campaign can have this id.
 const NO_CAMPAIGN: &str = "-";
 
 /// The metrics of one VM. Each is defined once; their number follows from the campaigns, never from the clients.
 #[derive(Debug, Default)]
-pub(super) struct Metrics {
+pub(super) struct EnvoyMetrics {
     ids: HashMap<String, u32>,
 }
 
-impl Metrics {
-    /// Adds what the worker has counted since the last tick.
-    pub(super) fn flush(&mut self, gate: &mut Gate) {
-        gate.flush(&EnvoyShared, |campaign, decision, count| {
-            let campaign = campaign.map_or(NO_CAMPAIGN, |id| id.as_str());
-            self.add(format!("doorbuster.decisions_total.{decision}.{campaign}"), count);
-        });
-        let retries = gate.drain_cas_retries();
-        if retries > 0 {
-            self.add("doorbuster.cas_retries".to_owned(), retries);
-        }
+impl Metrics for EnvoyMetrics {
+    fn count_decisions(&mut self, decision: &'static str, campaign: Option<&CampaignId>, count: u64) {
+        let campaign = campaign.map_or(NO_CAMPAIGN, |id| id.as_str());
+        self.add(format!("doorbuster.decisions_total.{decision}.{campaign}"), count);
     }
 
-    /// Sets a gauge. Only the worker that holds the lease may: the last writer wins.
-    pub(super) fn set(&mut self, name: &str, value: u64) {
-        if let Some(id) = self.id(MetricType::Gauge, name.to_owned()) {
+    fn count_lost_swaps(&mut self, count: u64) {
+        self.add("doorbuster.cas_retries".to_owned(), count);
+    }
+
+    fn set_gauge(&mut self, gauge: Gauge, value: u64) {
+        if let Some(id) = self.id(MetricType::Gauge, gauge.name().to_owned()) {
             let _ = hostcalls::record_metric(id, value);
         }
     }
+}
 
+impl EnvoyMetrics {
     fn add(&mut self, name: String, count: u64) {
         if let Some(id) = self.id(MetricType::Counter, name) {
             let _ = hostcalls::increment_metric(id, i64::try_from(count).unwrap_or(i64::MAX));

@@ -6,27 +6,27 @@ fn id(text: &str) -> CampaignId {
 }
 
 #[test]
-fn a_ledger_is_read_as_it_was_written() {
-    let mut ledger = Ledger::new(7);
-    ledger.version = 3;
-    ledger.round = Some("2026-05-01".parse().unwrap());
-    ledger.quota = Some(100);
-    ledger.issued = 57;
-    ledger.reserved_by_others = 60;
-    ledger.sold_out = true;
-    ledger.pending = 1;
-    ledger.pending_asked = 2;
-    ledger.held_when_asked = 3;
-    ledger.boundary_ms = -4;
-    ledger.boundary_used = 5;
-    ledger.probed_ms = 6;
-    ledger.admitted[15] = TimeSlot { number: i64::MAX, count: 9 };
-    ledger.held[7] = TimeSlot { number: 1, count: 2 };
-    let bytes = write_ledger(&ledger);
-    assert_eq!(read_ledger(&bytes), Some(ledger));
-    assert_eq!(read_ledger(&bytes[..bytes.len() - 1]), None);
-    assert_eq!(read_ledger(&[]), None);
-    assert_eq!(read_ledger(&write_ledger(&Ledger::new(1))), Some(Ledger::new(1)));
+fn an_account_is_read_as_it_was_written() {
+    let mut account = CreditAccount::new(7);
+    account.version = 3;
+    account.round = Some("2026-05-01".parse().unwrap());
+    account.quota = Some(100);
+    account.issued = 57;
+    account.reserved_by_others = 60;
+    account.sold_out = true;
+    account.pending = 1;
+    account.pending_asked = 2;
+    account.held_when_asked = 3;
+    account.boundary_ms = -4;
+    account.boundary_used = 5;
+    account.probed_ms = 6;
+    account.admitted[15] = TimeSlot { number: i64::MAX, count: 9 };
+    account.held[7] = TimeSlot { number: 1, count: 2 };
+    let bytes = write_account(&account);
+    assert_eq!(read_account(&bytes), Some(account));
+    assert_eq!(read_account(&bytes[..bytes.len() - 1]), None);
+    assert_eq!(read_account(&[]), None);
+    assert_eq!(read_account(&write_account(&CreditAccount::new(1))), Some(CreditAccount::new(1)));
 }
 
 #[test]
@@ -49,34 +49,34 @@ fn one_worker_at_a_time_holds_the_lease() {
 }
 
 #[test]
-fn campaigns_keep_their_ledgers_and_slots_are_used_again() {
+fn campaigns_keep_their_accounts_and_slots_are_used_again() {
     let shared = Model::default();
     let (a, b, c) = (id("a"), id("b"), id("c"));
-    assign_ledgers(&shared, &[&a, &b], 2);
-    let first = ledger_keys(&shared);
-    assign_ledgers(&shared, &[&c, &b], 2);
-    let second = ledger_keys(&shared);
+    assign_accounts(&shared, &[&a, &b], 2);
+    let first = account_keys(&shared);
+    assign_accounts(&shared, &[&c, &b], 2);
+    let second = account_keys(&shared);
     assert_eq!(second.get("b"), first.get("b"));
     assert_eq!(second.get("c"), first.get("a"), "the slot nobody wants any more");
-    assign_ledgers(&shared, &[&b, &c, &a], 2);
-    assert_eq!(ledger_keys(&shared), second, "beyond the capacity there is none");
+    assign_accounts(&shared, &[&b, &c, &a], 2);
+    assert_eq!(account_keys(&shared), second, "beyond the capacity there is none");
 }
 
 #[test]
 fn changes_of_two_workers_are_both_there() {
     let shared = Model::default();
-    let key = LedgerKey::unknown();
+    let key = AccountKey::unknown();
     let mut retries = 0;
     // The second worker writes between the first one's read and write, once.
     let mut interfered = false;
-    let _ = update_ledger(&shared, &key, 7, &mut retries, |ledger| {
-        ledger.issued += 1;
+    let _ = update_account(&shared, &key, 7, &mut retries, |account| {
+        account.issued += 1;
         if !interfered {
             interfered = true;
-            let _ = update_ledger(&shared, &key, 7, &mut 0, |ledger| ledger.issued += 10);
+            let _ = update_account(&shared, &key, 7, &mut 0, |account| account.issued += 10);
         }
     });
-    assert_eq!(ledger(&shared, &key, 7).unwrap().issued, 11);
+    assert_eq!(account(&shared, &key, 7).unwrap().issued, 11);
     assert_eq!(retries, 1);
 }
 

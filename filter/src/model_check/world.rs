@@ -11,9 +11,8 @@ use super::events::Event;
 use super::origin::{Book, Edition, Origin, open_round, spring, timetable};
 use super::owed::Owed;
 use super::search::{System, Violation};
-use super::worker::{Flight, Heard, Kind, Step, Sync, Worker, user_id};
+use super::worker::{Answered, Flight, Heard, Kind, Step, Sync, Worker, user_id};
 use super::{Broken, Grain, Scenario};
-use crate::gate::Decision;
 use crate::host::model::Model;
 use crate::state;
 
@@ -147,23 +146,22 @@ impl World {
     fn go_on(&mut self, worker: usize) -> Result<(), Violation> {
         let scenario = Rc::clone(&self.scenario);
         match Rc::make_mut(&mut self.workers[worker]).go_on(&self.shared, &scenario, self.now_ms) {
-            Some((step, decision)) => self.finish(worker, step, decision),
+            Some((step, answered)) => self.finish(worker, step, answered),
             None => Ok(()),
         }
     }
 
     pub(super) fn step_whole(&mut self, worker: usize, step: Step) -> Result<(), Violation> {
         let scenario = Rc::clone(&self.scenario);
-        let decision = Rc::make_mut(&mut self.workers[worker]).run(&step, &self.shared, &scenario, self.now_ms);
-        self.finish(worker, step, decision)
+        let answered = Rc::make_mut(&mut self.workers[worker]).run(&step, &self.shared, &scenario, self.now_ms);
+        self.finish(worker, step, answered)
     }
 
     /// Keeps account of what a step has come to.
-    fn finish(&mut self, worker: usize, step: Step, decision: Option<Decision>) -> Result<(), Violation> {
+    fn finish(&mut self, worker: usize, step: Step, answered: Option<Answered>) -> Result<(), Violation> {
         match step {
-            Step::Request(user) => match decision {
-                Some(Decision::Admit(pass)) => {
-                    let flight = Flight::new(user, pass, self.now_ms);
+            Step::Request(user) => match answered {
+                Some(Answered::Admitted(flight)) => {
                     self.judge_admission(flight.kind)?;
                     match flight.kind {
                         Kind::Probe => self.probed_ms = Some(self.now_ms),
@@ -172,7 +170,7 @@ impl World {
                     }
                     Rc::make_mut(&mut self.workers[worker]).flights.push(flight);
                 }
-                Some(Decision::Refuse(reply)) => self.judge_refusal(worker, user, &reply)?,
+                Some(Answered::Refused(reply)) => self.judge_refusal(worker, user, &reply)?,
                 None => {}
             },
             Step::Settle(flight) => self.settled(&flight),
@@ -336,15 +334,15 @@ impl System for World {
             owed.forget(self.now_ms);
             owed.hash(&mut hasher);
         }
-        for ledger in self.ledgers() {
-            ledger.hash(&mut hasher);
+        for account in self.accounts() {
+            account.hash(&mut hasher);
         }
         state::snapshot(&self.shared).hash(&mut hasher);
         if let Some(worker) = self.workers.first() {
             for (round, book) in &self.origin.books {
                 for user in book.committed.union(&book.pending) {
-                    let holder = worker.gate.process.hash_key.holder(&spring(), *round, &user_id(*user));
-                    worker.gate.duplicates.contains(&self.shared, holder).hash(&mut hasher);
+                    let holder = worker.subject.gate.process().hash_key.holder(&spring(), *round, &user_id(*user));
+                    worker.subject.gate.is_known_winner(&self.shared, holder).hash(&mut hasher);
                 }
             }
         }

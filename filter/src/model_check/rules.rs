@@ -9,29 +9,29 @@ use super::origin::{User, open_round, spring, timetable};
 use super::search::{Rule, System, Violation};
 use super::worker::{Kind, Step};
 use super::world::World;
-use crate::credits::{Ledger, PROBE_EVERY_MS};
+use crate::credits::{CreditAccount, PROBE_EVERY_MS};
 use crate::reply::Reply;
-use crate::state::{self, LedgerKey};
+use crate::state::{self, AccountKey};
 
 /// Far enough from an opening for every clock to agree, milliseconds.
 const WELL_INSIDE_MS: i64 = 10_000;
 
 impl World {
     /// The campaign's account and the one of campaigns that are not known, without slots that have run out.
-    pub(super) fn ledgers(&self) -> [Option<Ledger>; 2] {
+    pub(super) fn accounts(&self) -> [Option<CreditAccount>; 2] {
         let Some(worker) = self.workers.first() else { return [None, None] };
-        let tag = worker.gate.process.hash_key.campaign(&spring());
-        let own = state::ledger_keys(&self.shared).get(spring().as_str()).cloned();
+        let tag = worker.subject.gate.process().hash_key.campaign(&spring());
+        let own = state::account_keys(&self.shared).get(spring().as_str()).cloned();
         [
-            own.and_then(|key| state::ledger(&self.shared, &key, tag)),
-            state::ledger(&self.shared, &LedgerKey::unknown(), 0),
+            own.and_then(|key| state::account(&self.shared, &key, tag)),
+            state::account(&self.shared, &AccountKey::unknown(), 0),
         ]
-        .map(|ledger| ledger.map(|ledger| ledger.without_the_past(&worker.gate.clockwork, self.now_ms)))
+        .map(|account| account.map(|account| account.without_the_past(worker.subject.gate.slot_layout(), self.now_ms)))
     }
 
-    fn in_flight(&self, ledger: &Option<Ledger>) -> u64 {
-        let clockwork = self.workers.first().map(|worker| worker.gate.clockwork);
-        ledger.as_ref().zip(clockwork).map_or(0, |(ledger, clockwork)| ledger.in_flight(&clockwork, self.now_ms))
+    fn in_flight(&self, account: &Option<CreditAccount>) -> u64 {
+        let layout = self.workers.first().map(|worker| *worker.subject.gate.slot_layout());
+        account.as_ref().zip(layout).map_or(0, |(account, layout)| account.in_flight(&layout, self.now_ms))
     }
 
     /// Requests that must hold a credit of the campaign's account, and of the other one.
@@ -44,8 +44,8 @@ impl World {
 
     /// No credit is given back before its time, or twice.
     pub(super) fn judge_credits(&self) -> Result<(), Violation> {
-        for (ledger, owed) in self.ledgers().iter().zip(self.must_hold()) {
-            let counted = self.in_flight(ledger);
+        for (account, owed) in self.accounts().iter().zip(self.must_hold()) {
+            let counted = self.in_flight(account);
             if counted < owed {
                 return Err(Violation::new(Rule::Credits, format!("{owed} hold a credit, {counted} are counted")));
             }
@@ -138,8 +138,8 @@ impl World {
         if self.scenario.config.sync.is_some() {
             after.sync()?;
         }
-        for ledger in after.ledgers() {
-            let counted = after.in_flight(&ledger);
+        for account in after.accounts() {
+            let counted = after.in_flight(&account);
             if counted > 0 {
                 return Err(Violation::new(Rule::Heals, format!("{counted} credits are counted for ever")));
             }

@@ -4,18 +4,21 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use doorbuster_domain::id::{RoundId, UserId};
-use doorbuster_domain::notice::Notice;
+use doorbuster_domain::notice::{Notice, RESULT_HEADER};
+use doorbuster_domain::request::USER_HEADER;
 use doorbuster_domain::wire::SyncResponse;
 
 use super::calls::{Answer, one_call};
 use super::origin::{User, spring};
 use super::{Broken, Scenario};
-use crate::credits::Ending;
-use crate::gate::{Decision, Gate, Pass};
-use crate::host::model::Model;
+use crate::exchange::{Action, Exchange};
+use crate::gate::Pass;
+use crate::host::model::{At, Model, ModelHeaders};
 use crate::host::{Changed, SharedData, Versioned};
-use crate::state::{self, LedgerKey};
+use crate::reply::Reply;
+use crate::state::AccountKey;
 use crate::sync::Snapshot;
+use crate::worker::Worker as Subject;
 
 /// How much of a campaign's versions somebody knows of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -40,7 +43,7 @@ pub(super) enum Kind {
 impl Kind {
     fn of(pass: &Pass) -> Self {
         match &pass.credit {
-            Some(credit) if credit.account == LedgerKey::unknown() => Self::Unknown,
+            Some(credit) if credit.account == AccountKey::unknown() => Self::Unknown,
             Some(credit) if credit.permit.probe => Self::Probe,
             _ if pass.round.is_none() => Self::Unclear,
             _ => Self::Ordinary,
@@ -56,17 +59,18 @@ pub(super) struct Flight {
     pub(super) since_ms: i64,
     /// What the origin has answered, on its way back.
     pub(super) answer: Option<Notice>,
-    pub(super) pass: Rc<Pass>,
+    pub(super) round: Option<RoundId>,
+    pub(super) exchange: Exchange,
 }
 
 impl Flight {
-    pub(super) fn new(user: User, pass: Pass, since_ms: i64) -> Self {
-        Self { user, kind: Kind::of(&pass), since_ms, answer: None, pass: Rc::new(pass) }
+    fn new(user: User, exchange: Exchange, pass: &Pass, since_ms: i64) -> Self {
+        Self { user, kind: Kind::of(pass), since_ms, answer: None, round: pass.round, exchange }
     }
 
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.user, self.kind, self.since_ms, self.pass.round).hash(&mut hasher);
+        (self.user, self.kind, self.since_ms, self.round).hash(&mut hasher);
         let answer = self.answer.as_ref();
         answer.map(|told| (told.outcome, told.round, told.issued, told.quota, told.version)).hash(&mut hasher);
         hasher.finish()
@@ -93,39 +97,66 @@ pub(super) enum Step {
     Start,
 }
 
+/// What a request has come to.
+#[derive(Debug)]
+pub(super) enum Answered {
+    /// It goes to the origin.
+    Admitted(Flight),
+    /// The gateway answered it.
+    Refused(Rc<Reply>),
+}
+
 impl Step {
     /// Runs the code under test.
-    fn run(&self, gate: &mut Gate, shared: &dyn SharedData, scenario: &Scenario, now_ms: i64) -> Option<Decision> {
+    fn run(
+        &self,
+        subject: &mut Subject,
+        shared: &dyn SharedData,
+        scenario: &Scenario,
+        now_ms: i64,
+    ) -> Option<Answered> {
+        let host = At { shared, now_ms };
         match self {
             Self::Request(user) => {
-                let (campaign, user) = (Ok(spring()), Ok(user_id(*user)));
-                let mixed_up = (scenario.broken == Some(Broken::MixesUpUsers)).then(|| Ok(user_id(0)));
-                let again = mixed_up.as_ref().unwrap_or(&user);
-                let refused = gate.refuse_at_once(&campaign).or_else(|| gate.refuse_again(&campaign, again, shared));
-                return Some(match refused {
-                    Some(reply) => Decision::Refuse(reply),
-                    None => gate.decide(&campaign, &user, shared, now_ms, 0),
+                let mut exchange = Exchange::default();
+                let sender = if scenario.broken == Some(Broken::MixesUpUsers) { 0 } else { *user };
+                let path = format!("/v1/coupon/issue?campaign={}", spring());
+                let sender = user_id(sender);
+                let headers = [(":method", "POST"), (":path", path.as_str()), (USER_HEADER, sender.as_str())];
+                let mut headers = ModelHeaders::new(headers);
+                return Some(match exchange.request_headers(subject, &mut headers, &host, true) {
+                    Action::Reply(reply) => Answered::Refused(reply),
+                    Action::Continue | Action::Pause => {
+                        let pass = exchange.pass().expect("a guarded request is admitted or refused");
+                        Answered::Admitted(Flight::new(*user, exchange.clone(), pass, now_ms))
+                    }
                 });
             }
             Self::Settle(flight) => {
-                let times = if scenario.broken == Some(Broken::SettlesTwice) { 2 } else { 1 };
-                for _ in 0..times {
-                    let ending = flight.answer.clone().map_or(Ending::Silent, Ending::Told);
-                    gate.settle(&flight.pass, ending, shared, now_ms);
+                let mut exchange = flight.exchange.clone();
+                if let Some(notice) = &flight.answer {
+                    let notice = notice.to_string();
+                    let mut headers = ModelHeaders::new([(RESULT_HEADER, notice.as_str())]);
+                    exchange.response_headers(subject, &mut headers, &host);
                 }
+                if scenario.broken == Some(Broken::SettlesTwice) {
+                    flight.exchange.clone().ended(subject, &host);
+                }
+                exchange.ended(subject, &host);
             }
             Self::Tick(_) if scenario.broken == Some(Broken::TicksWithoutLooking) => {}
-            Self::Tick(_) => gate.tick(shared, now_ms),
+            Self::Tick(_) => subject.gate.tick(shared, now_ms),
             Self::Ask => {
                 if let Some(sync) = &scenario.config.sync {
-                    gate.ask(sync, shared, now_ms);
+                    subject.gate.ask(sync, shared, now_ms);
                 }
             }
             Self::Accept(response) => {
                 let clock = scenario.clock();
-                gate.accept(Snapshot { received_ms: now_ms, clock, response: response.as_ref().clone() }, shared);
+                let snapshot = Snapshot { received_ms: now_ms, clock, response: response.as_ref().clone() };
+                subject.gate.accept(snapshot, shared);
             }
-            Self::Start => *gate = start(scenario, shared, now_ms),
+            Self::Start => *subject = start(scenario, shared, now_ms),
         }
         None
     }
@@ -152,7 +183,7 @@ struct Running {
 /// One worker.
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
-    pub(super) gate: Gate,
+    pub(super) subject: Subject,
     pub(super) flights: Vec<Flight>,
     pub(super) sync: Option<Sync>,
     /// What the gateway had heard when this worker last ticked: of older versions it may not speak any more.
@@ -162,8 +193,8 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn start(scenario: &Scenario, shared: &dyn SharedData, now_ms: i64) -> Self {
-        let gate = start(scenario, shared, now_ms);
-        Self { gate, flights: Vec::new(), sync: None, obliged: Heard::default(), running: None }
+        let subject = start(scenario, shared, now_ms);
+        Self { subject, flights: Vec::new(), sync: None, obliged: Heard::default(), running: None }
     }
 
     /// Whether it is between two calls of a step.
@@ -172,8 +203,8 @@ impl Worker {
     }
 
     /// Does the whole of `step`.
-    pub(super) fn run(&mut self, step: &Step, model: &Model, scenario: &Scenario, now_ms: i64) -> Option<Decision> {
-        step.run(&mut self.gate, &Writes { model, broken: scenario.broken }, scenario, now_ms)
+    pub(super) fn run(&mut self, step: &Step, model: &Model, scenario: &Scenario, now_ms: i64) -> Option<Answered> {
+        step.run(&mut self.subject, &Writes { model, broken: scenario.broken }, scenario, now_ms)
     }
 
     pub(super) fn begin(&mut self, step: Step) {
@@ -193,15 +224,15 @@ impl Worker {
         model: &Model,
         scenario: &Scenario,
         now_ms: i64,
-    ) -> Option<(Step, Option<Decision>)> {
+    ) -> Option<(Step, Option<Answered>)> {
         let mut running = self.running.take()?;
-        let mut gate = self.gate.clone();
+        let mut subject = self.subject.clone();
         let shared = Writes { model, broken: scenario.broken };
         let done =
-            one_call(&shared, &mut running.answers, |shared| running.step.run(&mut gate, shared, scenario, now_ms));
+            one_call(&shared, &mut running.answers, |shared| running.step.run(&mut subject, shared, scenario, now_ms));
         match done {
             Some(decision) => {
-                self.gate = gate;
+                self.subject = subject;
                 Some((running.step, decision))
             }
             None => {
@@ -214,10 +245,7 @@ impl Worker {
     /// Equal for workers that go on alike. `generation`: of the snapshot in shared data.
     pub(super) fn fingerprint(&self, model: &Model, generation: u64, now_ms: i64) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.gate.campaigns.get(&spring()).map(|campaign| campaign.essence(now_ms)).hash(&mut hasher);
-        self.gate.remembered.essence().hash(&mut hasher);
-        self.gate.synced.map(|synced| synced.received_ms).hash(&mut hasher);
-        (self.gate.generation == generation).hash(&mut hasher);
+        self.subject.gate.essence(now_ms, generation).hash(&mut hasher);
         let mut flights: Vec<u64> = self.flights.iter().map(Flight::fingerprint).collect();
         flights.sort_unstable();
         (flights, self.obliged).hash(&mut hasher);
@@ -264,9 +292,8 @@ impl SharedData for Writes<'_> {
     }
 }
 
-fn start(scenario: &Scenario, shared: &dyn SharedData, now_ms: i64) -> Gate {
-    let process = state::process(shared, [1, 2, 3, 4]);
-    Gate::new(Rc::clone(&scenario.config), process, shared, now_ms)
+fn start(scenario: &Scenario, shared: &dyn SharedData, now_ms: i64) -> Subject {
+    Subject::new(Rc::clone(&scenario.config), &At { shared, now_ms })
 }
 
 pub(super) fn user_id(user: User) -> UserId {

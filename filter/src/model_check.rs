@@ -1,6 +1,6 @@
 //! The edge, model-checked: the code that decides, over every order of events that a bounded gateway can meet.
 //!
-//! A [`World`](world::World) is one gateway of a few workers, each a real [`Gate`](super::Gate) over a model of Envoy's
+//! A [`World`](world::World) is one gateway of a few workers, each a real [`Worker`](crate::worker::Worker) over a model of Envoy's
 //! shared data, with an honest [`origin`] and the time. [`search`] visits every state that some number of events lead
 //! to, and [`rules`] say what must hold: they know the origin's books and what the gateway was told, and nothing of how
 //! the code keeps its accounts. Under [`Grain::Calls`] an event is not a whole step of a worker but one of its [`calls`]
