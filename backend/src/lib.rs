@@ -69,15 +69,27 @@ impl Listeners {
     }
 }
 
+fn postgres(config: &Config) -> anyhow::Result<Postgres> {
+    let (url, ca) = (config.database_url.expose(), config.database_ca.as_deref());
+    Postgres::new(url, ca, config.database_pool, config.postgres_timeout).context("database_url")
+}
+
+/// Applies the migrations that the database lacks, without serving, and returns their numbers.
+///
+/// # Errors
+/// If the database cannot be reached, or this release cannot work with its schema.
+pub async fn migrate(config: &Config) -> anyhow::Result<Vec<i64>> {
+    postgres(config)?.migrate().await.context("database_url: the schema cannot be used")
+}
+
 /// Serves until `stop`, then finishes what is under way.
 ///
 /// # Errors
 /// If the database cannot be had, or a listener breaks.
 pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) -> anyhow::Result<()> {
-    let (url, ca) = (config.database_url.expose(), config.database_ca.as_deref());
-    let postgres = Postgres::new(url, ca, config.database_pool, config.postgres_timeout).context("database_url")?;
+    let postgres = postgres(&config)?;
     let Some(migrated) = stop.run_until_cancelled(postgres.migrate()).await else { return Ok(()) };
-    migrated.context("database_url: the schema cannot be brought up to date")?;
+    migrated.context("database_url: the schema cannot be used")?;
 
     let (url, ca) = (config.redis_url.expose(), config.redis_ca.as_deref());
     let redis = Redis::new(url, ca, &config.redis_prefix, config.redis_timeout).context("redis_url, redis_ca_file")?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use doorbuster_backend::config::Config;
 use doorbuster_backend::telemetry::logs;
-use doorbuster_backend::{Listeners, audit, run};
+use doorbuster_backend::{Listeners, audit, migrate, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,9 @@ struct Arguments {
 enum Command {
     /// Ask PostgreSQL, Redis and the gateways' reports whether a round adds up
     Audit(audit::Arguments),
+    /// Apply the migrations that the database lacks, then end; the role in database_url must own
+    /// the schema
+    Migrate,
 }
 
 #[tokio::main]
@@ -61,12 +64,20 @@ async fn main() -> ExitCode {
             return ExitCode::from(EX_USAGE);
         }
     };
-    let served = serve(config).await;
-    if let Err(error) = &served {
+    let outcome = match arguments.command {
+        Some(Command::Migrate) => migrate(&config).await.map(|applied| {
+            for version in &applied {
+                println!("applied migration {version}");
+            }
+            println!("the schema is up to date");
+        }),
+        _ => serve(config).await,
+    };
+    if let Err(error) = &outcome {
         tracing::error!(error = format!("{error:#}"), "stopped");
     }
     spans.flush();
-    if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -6,6 +6,9 @@ use super::pace::Tally;
 use super::sink::Undelivered;
 use crate::store::postgres::{Due, FailedDelivery, Fresh, Settlement};
 
+/// The one type whose data is not in the outbox but in the coupons.
+const COUPON_ISSUED: &str = "coupon.issued";
+
 /// What came of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -37,6 +40,12 @@ impl Pass {
             Some(due) => Some(&due.event),
             None => self.fresh.get(place.checked_sub(self.due.len())?).map(|fresh| &fresh.event),
         }
+    }
+
+    /// The type of the first new event that this release cannot send: one of a later release, whose
+    /// data has to be looked up in a way that only that release knows.
+    pub(super) fn unknown(&self) -> Option<&str> {
+        self.fresh.iter().find(|fresh| is_unknown(fresh)).map(|fresh| fresh.event.kind.as_str())
     }
 
     /// Places to send, each chain one after another and different chains at once: of a subject there is one event under
@@ -89,6 +98,7 @@ impl Pass {
         for (place, fresh) in (first_fresh..).zip(self.fresh) {
             let outcome = match outcomes.remove(&place) {
                 Some(outcome) => outcome,
+                None if is_unknown(&fresh) => Outcome::NotTried,
                 None if fresh.behind => Outcome::Behind,
                 // A coupon that was deleted by hand leaves nothing to tell.
                 None => Outcome::Sent,
@@ -110,6 +120,10 @@ impl Pass {
         }
         (settlement, tally)
     }
+}
+
+fn is_unknown(fresh: &Fresh) -> bool {
+    fresh.event.data.is_null() && fresh.event.kind != COUPON_ISSUED
 }
 
 #[cfg(test)]
@@ -185,9 +199,19 @@ mod tests {
 
     #[test]
     fn an_event_of_a_coupon_that_is_gone_holds_nothing_up() {
-        let gone = Fresh { event: event("a", Value::Null), ..fresh(1, 1, 1, "a") };
+        let mut gone = Fresh { event: event("a", Value::Null), ..fresh(1, 1, 1, "a") };
+        gone.event.kind = COUPON_ISSUED.into();
         let pass = Pass::new(Vec::new(), vec![gone]);
-        assert!(pass.chains().is_empty());
+        assert!(pass.chains().is_empty() && pass.unknown().is_none());
         assert_eq!(settle(pass, &[]).0.emptied, [1]);
+    }
+
+    #[test]
+    fn an_event_that_only_a_later_release_can_send_is_kept_for_it() {
+        let later = Fresh { event: event("b", Value::Null), ..fresh(2, 1, 1, "b") };
+        let pass = Pass::new(Vec::new(), vec![fresh(1, 1, 1, "a"), later, fresh(3, 1, 1, "c")]);
+        assert_eq!((pass.chains(), pass.unknown()), (vec![vec![0], vec![2]], Some("x")));
+        let (settlement, _) = settle(pass, &[(0, Outcome::Sent), (2, Outcome::Sent)]);
+        assert_eq!((settlement.emptied, settlement.begun), (vec![1], None));
     }
 }

@@ -84,10 +84,16 @@ impl Relay {
         }
         let full = due.len() == window || fresh.len() == window;
         let pass = Pass::new(due, fresh);
+        let unknown = pass.unknown().map(str::to_owned);
         let outcomes = self.send(&pass, outbox, stop).await?;
         let (settlement, mut tally) = pass.settle(outcomes, |error, failed| self.failure(error, failed));
         outbox.settle(&settlement).await?;
         self.metrics.events.count(self.sink.name(), tally.sent, tally.failed);
+        if let Some(kind) = unknown {
+            tracing::warn!(kind, sink = self.sink.name(), "an event waits for a backend of a later release");
+            // Without the lease: such a backend can take it.
+            return Err(DatabaseError::Unreadable("event of a later release"));
+        }
         // What waited behind a delivered event is due now.
         tally.more |= full || !settlement.touched.is_empty();
         Ok(tally)

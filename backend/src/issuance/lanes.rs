@@ -75,6 +75,7 @@ impl From<Outcome> for Committed {
             Outcome::CodeTaken => Self::CodeTaken,
             Outcome::Stale => Self::Stale,
             Outcome::Gone => Self::Gone,
+            Outcome::Unknown => Self::Unknown,
         }
     }
 }

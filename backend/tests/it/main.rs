@@ -64,4 +64,6 @@ mod sync;
 #[cfg(test)]
 mod ticket;
 #[cfg(test)]
+mod upgrade;
+#[cfg(test)]
 mod world;

@@ -86,6 +86,8 @@ pub enum Outcome {
     Stale,
     /// The round does not exist.
     Gone,
+    /// What `commit_coupons` of a later release answers and this one does not know.
+    Unknown,
 }
 
 /// What became of a batch.
@@ -174,7 +176,7 @@ impl CommitRow {
             "code_taken" => Some(Outcome::CodeTaken),
             "stale" => Some(Outcome::Stale),
             "gone" => Some(Outcome::Gone),
-            _ => None,
+            _ => Some(Outcome::Unknown),
         }
         .ok_or(DatabaseError::Unreadable("commit outcome"))
     }

@@ -8,6 +8,7 @@ mod ledger;
 mod outbox;
 mod redemptions;
 mod rounds;
+mod schema;
 mod sinks;
 mod vendors;
 
@@ -16,7 +17,6 @@ use std::time::Duration;
 use prometheus_client::metrics::histogram::Histogram;
 use sqlx::PgPool;
 use sqlx::error::ErrorKind;
-use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use tokio::time::Instant;
 
@@ -30,19 +30,12 @@ pub use ledger::{Ledger, Row};
 pub use outbox::{Due, FailedDelivery, Fresh, Outbox, Settlement};
 pub use redemptions::{Life, LockedCoupon, Redemption, Voiding};
 pub use rounds::{Opened, RecentRound};
+pub use schema::SchemaError;
 pub use sinks::{Backlog, DeadLetter};
 pub use vendors::{LedgerEntry, LockedVendor, Payout, Vendor};
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
-
 /// A transaction that nobody continues holds locks; PostgreSQL ends it after this.
 const IDLE_IN_TRANSACTION: &str = "5s";
-
-/// At start PostgreSQL is waited for so long.
-const START_DEADLINE: Duration = Duration::from_secs(30);
-
-/// Between two attempts to reach it.
-const START_AGAIN: Duration = Duration::from_millis(250);
 
 /// PostgreSQL said no, or nothing. Where the outcome of a commit is unknown, this is the answer too.
 #[derive(Debug, thiserror::Error)]
@@ -139,33 +132,6 @@ impl Postgres {
         Ok(Self { pool, deadline, latency: Histogram::new(STORE_SECONDS) })
     }
 
-    /// Brings the schema up to date, waiting for a server that is still starting. Several may do so at once: sqlx holds
-    /// an advisory lock meanwhile.
-    ///
-    /// # Errors
-    /// If the database cannot be reached for half a minute, or holds another schema than this program's.
-    pub async fn migrate(&self) -> Result<(), MigrateError> {
-        let until = Instant::now() + START_DEADLINE;
-        loop {
-            match self.migrate_once().await {
-                Err(MigrateError::Execute(error)) if is_absence(&error) && Instant::now() < until => {
-                    tracing::warn!(%error, "PostgreSQL cannot be reached yet");
-                    tokio::time::sleep(START_AGAIN).await;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    async fn migrate_once(&self) -> Result<(), MigrateError> {
-        let mut connection = self.pool.acquire().await?;
-        // Waiting for another's migration, and migrating, may take longer than any request's statement.
-        sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
-        let outcome = MIGRATIONS.run_direct(None, &mut *connection, false).await;
-        connection.close().await?;
-        outcome
-    }
-
     /// Whether PostgreSQL answers.
     ///
     /// # Errors
@@ -212,19 +178,6 @@ async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T, sqlx
     match tokio::time::timeout(deadline, work).await {
         Ok(outcome) => Ok(outcome?),
         Err(_) => Err(DatabaseError::Late(deadline.as_millis())),
-    }
-}
-
-/// Whether waiting may help: nobody listens, nobody answers, or the server says that it is starting or stopping.
-fn is_absence(error: &sqlx::Error) -> bool {
-    match error {
-        // So rustls calls a certificate that does not hold; it will not by waiting.
-        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
-        // So sqlx calls a connection that ends before the server has answered.
-        sqlx::Error::Protocol(_) => true,
-        sqlx::Error::PoolTimedOut => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
-        _ => false,
     }
 }
 
