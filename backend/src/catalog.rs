@@ -25,8 +25,8 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Every campaign there was at a moment.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// By id.
-    pub campaigns: HashMap<CampaignId, Arc<Campaign>>,
+    /// By id. The same map for as long as nothing changes.
+    pub campaigns: Arc<HashMap<CampaignId, Arc<Campaign>>>,
     taken: Option<Instant>,
 }
 
@@ -128,6 +128,11 @@ impl Catalog {
         let wanted: Vec<String> =
             versions.iter().filter(|(id, version)| !is_known(id, **version)).map(|(id, _)| id.clone()).collect();
         let loaded = if wanted.is_empty() { Vec::new() } else { self.postgres.campaigns(&wanted).await? };
+        if loaded.is_empty() && known.campaigns.keys().all(|id| versions.contains_key(id.as_str())) {
+            let campaigns = Arc::clone(&known.campaigns);
+            self.snapshot.store(Arc::new(Snapshot { campaigns, taken: Some(asked) }));
+            return Ok(());
+        }
         self.replace(Some(asked), |campaigns| {
             campaigns.retain(|id, _| versions.contains_key(id.as_str()));
             campaigns.extend(loaded.into_iter().map(|campaign| (campaign.id.clone(), Arc::new(campaign))));
@@ -138,8 +143,9 @@ impl Catalog {
     /// The caller holds `writing`.
     fn replace(&self, taken: Option<Instant>, change: impl FnOnce(&mut HashMap<CampaignId, Arc<Campaign>>)) {
         let known = self.snapshot.load();
-        let mut campaigns = known.campaigns.clone();
+        let mut campaigns = HashMap::clone(&known.campaigns);
         change(&mut campaigns);
+        let campaigns = Arc::new(campaigns);
         self.snapshot.store(Arc::new(Snapshot { campaigns, taken: taken.or(known.taken) }));
     }
 }

@@ -3,6 +3,7 @@
 //! PostgreSQL is the truth; Redis only makes it fast and may be lost at any time. Any number of backends run side by
 //! side and hold no state of their own. The way of a request is told in [`issuance`].
 
+pub mod agenda;
 pub mod audit;
 pub mod campaign;
 pub mod catalog;
@@ -115,6 +116,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
     }
     tasks.spawn(Arc::clone(&catalog).run(stop.clone()));
     tasks.spawn(Arc::clone(&issuance).keep_time(stop.clone()));
+    tasks.spawn(Arc::clone(&issuance).mark_busy_rounds(stop.clone()));
     tasks.spawn(Arc::clone(&issuance).sweep(stop.clone()));
     // Before the first request, so that no event of it is missed.
     events::start(&config.events, &postgres, &metrics, &tasks, &stop).await?;

@@ -8,8 +8,8 @@ impl Issuance {
     /// Brings Redis in line with what PostgreSQL said of `held`.
     pub(super) async fn resolve(&self, key: &RoundKey, held: &Held, committed: &Committed) -> Result<(), RedisError> {
         let (campaign, round) = (&key.campaign, key.round);
-        match committed {
-            Committed::Issued(_) | Committed::Unknown => Ok(()),
+        let resolved = match committed {
+            Committed::Issued(_) | Committed::Unknown => return Ok(()),
             // The place stays: if a hydration merged it, it can be committed under the new epoch.
             Committed::Stale => self.redis.mark_cold(campaign, round, held.epoch).await,
             Committed::Failed => self.redis.release(campaign, round, held).await,
@@ -21,6 +21,8 @@ impl Issuance {
                 );
                 self.redis.discard(campaign, round, held).await
             }
-        }
+        };
+        self.counts.touch(key);
+        resolved
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use super::counts::Counts;
 use super::progress::Progress;
 use super::{Place, RoundKey};
 use crate::store::postgres::{Coupon, DatabaseError, Fault, Outcome, Postgres, Reservation};
@@ -107,6 +108,7 @@ pub(super) struct Lanes {
     postgres: Postgres,
     redis: Arc<Redis>,
     progress: Arc<Progress>,
+    counts: Arc<Counts>,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     waiting: Mutex<HashMap<RoundKey, Vec<Job>>>,
@@ -117,10 +119,11 @@ impl Lanes {
         postgres: Postgres,
         redis: Arc<Redis>,
         progress: Arc<Progress>,
+        counts: Arc<Counts>,
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
     ) -> Self {
-        Self { postgres, redis, progress, metrics, tasks, waiting: Mutex::default() }
+        Self { postgres, redis, progress, counts, metrics, tasks, waiting: Mutex::default() }
     }
 
     /// Has a reservation committed. Submitting it twice does no harm. Without a place: for whoever bounds by other means
@@ -150,6 +153,8 @@ impl Lanes {
     async fn run(self: Arc<Self>, key: RoundKey) {
         let _guard = LaneGuard { lanes: &self, key: &key };
         while let Some(batch) = self.next_batch(&key) {
+            // Places are reserved.
+            self.counts.touch(&key);
             self.commit(&key, batch).await;
         }
     }
@@ -260,11 +265,12 @@ impl Lanes {
         if rows.is_empty() {
             return send();
         }
-        let (redis, key) = (Arc::clone(&self.redis), key.clone());
+        let (redis, counts, key) = (Arc::clone(&self.redis), Arc::clone(&self.counts), key.clone());
         let mut settling = Box::pin(async move {
             if let Err(error) = redis.settle(&key.campaign, key.round, &rows).await {
                 tracing::warn!(%error, campaign = %key.campaign, round = %key.round, "not settled; the sweeper will");
             }
+            counts.touch(&key);
         });
         let under_way = poll_fn(|context| Poll::Ready(pin!(&mut settling).poll(context).is_pending())).await;
         send();

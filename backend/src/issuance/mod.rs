@@ -1,6 +1,7 @@
 //! Issuing: reserve in Redis, commit in PostgreSQL, then say yes; settle in Redis behind the reply.
 
 mod conflicts;
+mod counts;
 mod hydration;
 mod lanes;
 mod progress;
@@ -20,11 +21,13 @@ pub use request::{Answer, Reply};
 pub use retry::Retried;
 pub use standing::StandingError;
 
+use crate::agenda::Agenda;
 use crate::catalog::Catalog;
 use crate::changes::Changes;
 use crate::store::postgres::Postgres;
 use crate::store::redis::{Clock, Redis};
 use crate::telemetry::Metrics;
+use counts::Counts;
 use hydration::Hydrations;
 use lanes::Lanes;
 use progress::Progress;
@@ -67,9 +70,11 @@ pub struct Issuance {
     postgres: Postgres,
     clock: Arc<Clock>,
     catalog: Arc<Catalog>,
+    agenda: Agenda,
     changes: Arc<Changes>,
     metrics: Arc<Metrics>,
     deadlines: Deadlines,
+    counts: Arc<Counts>,
     progress: Arc<Progress>,
     lanes: Arc<Lanes>,
     hydrations: Arc<Hydrations>,
@@ -103,10 +108,12 @@ impl Issuance {
     pub fn new(parts: Parts) -> Self {
         let Parts { redis, postgres, clock, catalog, changes, metrics, deadlines, tasks } = parts;
         let progress = Arc::new(Progress::default());
+        let counts = Arc::new(Counts::new(Arc::clone(&redis)));
         let lanes = Lanes::new(
             postgres.clone(),
             Arc::clone(&redis),
             Arc::clone(&progress),
+            Arc::clone(&counts),
             Arc::clone(&metrics),
             tasks.clone(),
         );
@@ -115,10 +122,12 @@ impl Issuance {
             redis,
             postgres,
             clock,
+            agenda: Agenda::new(Arc::clone(&catalog)),
             catalog,
             changes,
             metrics,
             deadlines,
+            counts,
             progress,
             lanes: Arc::new(lanes),
             hydrations: Arc::new(hydrations),

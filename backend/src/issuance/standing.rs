@@ -1,14 +1,17 @@
 //! Where a campaign stands, for those who only look: the count, and the gateways' sync.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use doorbuster_domain::count::Count;
-use doorbuster_domain::id::{CampaignId, RoundId};
+use doorbuster_domain::id::CampaignId;
 use doorbuster_domain::schedule::Round;
 use doorbuster_domain::wire::SyncCampaign;
 use tokio::time::Instant;
 
+use super::counts::Watched;
 use super::{Issuance, RoundKey};
+use crate::agenda::{Entry, Stage};
 use crate::campaign::Campaign;
 use crate::store::postgres::DatabaseError;
 use crate::store::redis::{Reading, RedisError, RoundCounts};
@@ -30,10 +33,7 @@ impl Issuance {
     /// # Errors
     /// If it was not heard of lately and cannot be asked.
     pub async fn now(&self) -> Result<Reading, RedisError> {
-        match self.clock.at(Instant::now()) {
-            Some(reading) => Ok(reading),
-            None => self.clock.sample(&self.redis).await,
-        }
+        self.clock.now(&self.redis).await
     }
 
     /// Where one campaign stands.
@@ -59,73 +59,104 @@ impl Issuance {
         Ok(self.progress.hear(&key, issued))
     }
 
-    /// Where up to `limit` campaigns stand, nearest round first, and whether these are all.
+    /// Where up to `limit` campaigns stand, those first that gateways need first, and whether
+    /// these are all.
     ///
     /// # Errors
     /// If Redis cannot be reached at all.
     pub async fn sync(&self, limit: usize, now_ms: i64) -> Result<(Vec<SyncCampaign>, bool), RedisError> {
-        let snapshot = self.catalog.snapshot();
-        let mut campaigns: Vec<(i64, &Arc<Campaign>, Round)> = snapshot
-            .campaigns
-            .values()
-            .map(|campaign| {
-                let round = campaign.rounds(now_ms).round;
-                // Those that are over come last.
-                let nearness = if round.closes_ms() <= now_ms { i64::MAX } else { round.opens_ms() };
-                (nearness, campaign, round)
-            })
-            .collect();
-        campaigns.sort_by(|(one, campaign, _), (other, another, _)| one.cmp(other).then(campaign.id.cmp(&another.id)));
-        let complete = snapshot.is_fresh() && campaigns.len() <= limit;
-        campaigns.truncate(limit);
-
-        let asked: Vec<_> = campaigns.iter().map(|(_, campaign, round)| (&campaign.id, round.id)).collect();
-        // Of rounds that are not heard of now, no more is known than of those that Redis has lost.
-        let counts: Vec<_> = self.redis.counts(&asked).await?.into_iter().map(Option::unwrap_or_default).collect();
-        let opened: Vec<_> = campaigns
-            .iter()
-            .zip(&counts)
-            .filter(|((_, _, round), counts)| !counts.warm && round.opens_ms() <= now_ms)
-            .map(|((_, campaign, round), _)| (&campaign.id, round.id))
-            .collect();
-        self.hear_from_postgres(&opened).await;
-        let told = campaigns
-            .iter()
-            .zip(counts)
-            .map(|((_, campaign, round), counts)| self.told(campaign, *round, counts, now_ms));
-        let told = told.collect();
-        Ok((told, complete))
+        let asked = Instant::now();
+        let sheet = self.agenda.at(now_ms);
+        let complete = self.catalog.snapshot().is_fresh() && sheet.entries.len() <= limit;
+        let entries = sheet.entries.get(..limit.min(sheet.entries.len())).unwrap_or_default();
+        let mut standings = self.standings(entries, now_ms, asked).await?;
+        let told = entries.iter().map(|entry| {
+            let standing = standings.remove(&entry.campaign.id).unwrap_or_default();
+            told(entry, standing)
+        });
+        Ok((told.collect(), complete))
     }
 
-    /// Hears the counts of rounds that Redis lost, or keeps no more. Without PostgreSQL, what was heard before holds.
-    async fn hear_from_postgres(&self, rounds: &[(&CampaignId, RoundId)]) {
-        if rounds.is_empty() {
+    /// The counts of those campaigns' rounds that have begun, as of `since` or later. Of the
+    /// others there is nothing to count.
+    async fn standings(
+        &self,
+        entries: &[Arc<Entry>],
+        now_ms: i64,
+        since: Instant,
+    ) -> Result<HashMap<CampaignId, Standing>, RedisError> {
+        let begun: Vec<Watched> = entries
+            .iter()
+            .filter(|entry| matches!(entry.stage, Stage::Open | Stage::Ended))
+            .map(|entry| watched(entry))
+            .collect();
+        let (over, live): (Vec<Watched>, Vec<Watched>) =
+            begun.into_iter().partition(|watched| watched.is_settled(now_ms));
+        // Of rounds that are not known now, no more is known than of those that Redis has lost.
+        let looked = self.counts.look(&live, now_ms, since).await?;
+        let looked: Vec<_> = looked.into_iter().map(Option::unwrap_or_default).collect();
+        let cold = live.iter().zip(&looked).filter(|(_, counts)| !counts.warm).map(|(watched, _)| watched);
+        self.count_in_postgres(&over.iter().chain(cold).collect::<Vec<_>>(), now_ms).await;
+        let over = over.iter().map(|watched| (watched, RoundCounts::default()));
+        let standings = live.iter().zip(looked).chain(over).map(|(watched, counts)| {
+            let standing = self.standing(&watched.key, counts);
+            (watched.key.campaign.clone(), standing)
+        });
+        Ok(standings.collect())
+    }
+
+    /// Counts the coupons of rounds that Redis lost, or keeps no more. Without PostgreSQL, what
+    /// was known before stays so.
+    async fn count_in_postgres(&self, watched: &[&Watched], now_ms: i64) {
+        let due = self.counts.without_row(watched, now_ms);
+        if due.is_empty() {
             return;
         }
-        match self.postgres.issued(rounds).await {
-            Ok(issued) => {
-                for ((campaign, round), issued) in rounds.iter().zip(issued) {
-                    self.progress.hear(&RoundKey { campaign: (*campaign).clone(), round: *round }, issued);
-                }
+        let asked = Instant::now();
+        let rounds: Vec<_> = due.iter().map(|key| (&key.campaign, key.round)).collect();
+        match self.postgres.issued(&rounds).await {
+            Ok(issued) => self.counts.note_rows(due.into_iter().zip(issued), asked),
+            Err(error) => {
+                tracing::warn!(%error, "the counts of cold rounds are not known");
+                self.counts.note_no_rows(asked);
             }
-            Err(error) => tracing::warn!(%error, "the counts of cold rounds are not known"),
         }
     }
 
-    fn told(&self, campaign: &Campaign, round: Round, counts: RoundCounts, now_ms: i64) -> SyncCampaign {
-        let key = RoundKey { campaign: campaign.id.clone(), round: round.id };
+    fn standing(&self, key: &RoundKey, counts: RoundCounts) -> Standing {
         // What Redis holds of a cold round is what it has not lost yet.
         let (committed, pending) = if counts.warm { (counts.committed, counts.pending) } else { (0, 0) };
-        let issued = self.progress.hear(&key, committed);
-        SyncCampaign {
-            id: campaign.id.clone(),
-            version: u64::try_from(campaign.version).unwrap_or(0),
-            paused: campaign.paused,
-            timetable: campaign.schedule.timetable(now_ms),
-            quota: campaign.spec.quota,
-            round: (now_ms < round.closes_ms()).then_some(round.id),
-            issued,
-            reserved: issued.max(committed + pending),
-        }
+        let known = if counts.warm { committed } else { self.counts.row(key) };
+        let issued = self.progress.hear(key, known);
+        Standing { issued, reserved: issued.max(committed + pending) }
+    }
+}
+
+/// The counts of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Standing {
+    /// Committed coupons.
+    issued: u64,
+    /// Committed and pending ones.
+    reserved: u64,
+}
+
+/// The round that a campaign's entry is about.
+pub(super) fn watched(entry: &Entry) -> Watched {
+    let key = RoundKey { campaign: entry.campaign.id.clone(), round: entry.round.id };
+    Watched { key, closes_ms: entry.round.closes_ms() }
+}
+
+fn told(entry: &Entry, standing: Standing) -> SyncCampaign {
+    let campaign = &entry.campaign;
+    SyncCampaign {
+        id: campaign.id.clone(),
+        version: u64::try_from(campaign.version).unwrap_or(0),
+        paused: campaign.paused,
+        timetable: entry.timetable.clone(),
+        quota: campaign.spec.quota,
+        round: (entry.stage != Stage::Ended).then_some(entry.round.id),
+        issued: standing.issued,
+        reserved: standing.reserved,
     }
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
-use doorbuster_domain::schedule::Phase;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::counts::Watched;
 use super::lanes::Committed;
 use super::request::reservation;
+use super::standing::watched;
 use super::{Issuance, RoundKey};
+use crate::agenda::{Entry, Sheet, Stage};
 use crate::campaign::Campaign;
 use crate::store::postgres::RecentRound;
 use crate::store::redis::{Held, RoundCounts};
@@ -20,9 +22,6 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Rounds are swept until so long after their closing.
 const SWEPT_MS: i64 = 2 * 24 * 3600 * 1_000;
-
-/// A round is warmed when it opens within this.
-const WARMED_MS: i64 = 60_000;
 
 /// Places taken up at a time.
 const SWEPT_AT_ONCE: usize = 500;
@@ -45,6 +44,11 @@ impl Issuance {
         stop.run_until_cancelled(keeping).await;
     }
 
+    /// Marks in Redis the rounds that this process changes, until `stop`.
+    pub async fn mark_busy_rounds(self: Arc<Self>, stop: CancellationToken) {
+        self.counts.mark(&self.clock, stop).await;
+    }
+
     /// Sweeps each second until `stop`.
     pub async fn sweep(self: Arc<Self>, stop: CancellationToken) {
         let sweeping = async {
@@ -52,9 +56,11 @@ impl Issuance {
             loop {
                 ticks.tick().await;
                 let Ok(reading) = self.now().await else { continue };
-                self.notice_newer_versions().await;
-                self.warm_rounds(reading.now_ms).await;
+                let sheet = self.agenda.at(reading.now_ms);
+                self.notice_newer_versions(&sheet).await;
+                self.warm_rounds(&sheet, reading.now_ms).await;
                 self.sweep_rounds(reading.now_ms).await;
+                self.counts.forget_unwanted();
                 if let Some(now) = DateTime::from_timestamp_millis(reading.now_ms) {
                     self.progress.forget_before(now.date_naive());
                 }
@@ -63,9 +69,10 @@ impl Issuance {
         stop.run_until_cancelled(sweeping).await;
     }
 
-    async fn notice_newer_versions(&self) {
-        let snapshot = self.catalog.snapshot();
-        let campaigns: Vec<&Campaign> = snapshot.campaigns.values().map(AsRef::as_ref).collect();
+    /// Only campaigns that can be asked for a coupon: what was changed about the others is
+    /// noticed before their next round opens.
+    async fn notice_newer_versions(&self, sheet: &Sheet) {
+        let campaigns: Vec<&Campaign> = near(sheet).map(|entry| entry.campaign.as_ref()).collect();
         let ids: Vec<_> = campaigns.iter().map(|campaign| &campaign.id).collect();
         let Ok(shown) = self.redis.versions(&ids).await else { return };
         for (campaign, shown) in campaigns.iter().zip(shown) {
@@ -79,23 +86,11 @@ impl Issuance {
     }
 
     /// Rounds that are open or about to be, and that Redis does not know.
-    async fn warm_rounds(&self, now_ms: i64) {
-        let snapshot = self.catalog.snapshot();
-        let near: Vec<RoundKey> = snapshot
-            .campaigns
-            .values()
-            .filter_map(|campaign| match campaign.schedule.phase(now_ms) {
-                Phase::Open { round } => Some((campaign, round)),
-                Phase::NotStarted { next } | Phase::OutsideHours { next } => {
-                    (next.opens_ms() - now_ms <= WARMED_MS).then_some((campaign, next))
-                }
-                Phase::Ended { .. } => None,
-            })
-            .map(|(campaign, round)| RoundKey { campaign: campaign.id.clone(), round: round.id })
-            .collect();
-        for (key, counts) in near.iter().zip(self.counts_of(&near).await) {
+    async fn warm_rounds(&self, sheet: &Sheet, now_ms: i64) {
+        let near: Vec<Watched> = near(sheet).map(|entry| watched(entry)).collect();
+        for (watched, counts) in near.iter().zip(self.counts_of(&near, now_ms).await) {
             if counts.is_some_and(|counts| !counts.warm) {
-                self.hydrate_behind(key).await;
+                self.hydrate_behind(&watched.key).await;
             }
         }
     }
@@ -109,17 +104,21 @@ impl Issuance {
                 return;
             }
         };
-        let keys: Vec<RoundKey> = rounds
+        let recent: Vec<Watched> = rounds
             .iter()
-            .map(|RecentRound { campaign, round, .. }| RoundKey { campaign: campaign.clone(), round: *round })
+            .map(|RecentRound { campaign, round, used_until_ms, .. }| Watched {
+                key: RoundKey { campaign: campaign.clone(), round: *round },
+                closes_ms: *used_until_ms,
+            })
             .collect();
         let (mut pending, mut oldest_ms) = (0, 0);
-        for ((key, round), counts) in keys.iter().zip(&rounds).zip(self.counts_of(&keys).await) {
+        let counted = self.counts_of(&recent, now_ms).await;
+        for ((watched, round), counts) in recent.iter().zip(&rounds).zip(counted) {
             if let Some(counts) = counts
                 && counts.pending > 0
             {
                 pending += counts.pending;
-                oldest_ms = oldest_ms.max(self.sweep_round(key, counts, round.closes_ms, now_ms).await);
+                oldest_ms = oldest_ms.max(self.sweep_round(&watched.key, counts, round.closes_ms, now_ms).await);
             }
         }
         let oldest = Duration::from_millis(u64::try_from(oldest_ms).unwrap_or(0));
@@ -177,11 +176,10 @@ impl Issuance {
     }
 
     /// What Redis knows of each round; none where it does not answer.
-    async fn counts_of(&self, keys: &[RoundKey]) -> Vec<Option<RoundCounts>> {
-        let asked: Vec<_> = keys.iter().map(|key| (&key.campaign, key.round)).collect();
-        self.redis.counts(&asked).await.unwrap_or_else(|error| {
+    async fn counts_of(&self, rounds: &[Watched], now_ms: i64) -> Vec<Option<RoundCounts>> {
+        self.counts.look(rounds, now_ms, Instant::now()).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot count");
-            vec![None; keys.len()]
+            vec![None; rounds.len()]
         })
     }
 
@@ -189,6 +187,11 @@ impl Issuance {
         // Late or not, the next sweep will see what came of it.
         let _elapsed = tokio::time::timeout(PATIENCE, self.hydrations.hydrate(key)).await;
     }
+}
+
+/// Campaigns whose round is open or about to open.
+fn near(sheet: &Sheet) -> impl Iterator<Item = &Arc<Entry>> {
+    sheet.entries.iter().filter(|entry| matches!(entry.stage, Stage::Near | Stage::Open))
 }
 
 fn ticks() -> Interval {

@@ -24,6 +24,8 @@ mod events;
 #[cfg(test)]
 mod failures;
 #[cfg(test)]
+mod idle;
+#[cfg(test)]
 mod issue;
 #[cfg(test)]
 mod listing;

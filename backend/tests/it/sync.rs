@@ -109,3 +109,20 @@ async fn totals_are_added_once_however_often_and_wherever_they_are_told() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flash_drop_is_in_a_sync_that_has_no_place_for_all() {
+    in_world(async |world| {
+        let at = world.start().await;
+        let all_day = world.open(5).await;
+        for n in 0..5 {
+            world.put(at, &format!("all-day-{n}"), &all_day).await;
+        }
+        // In its zone it is between 12:00 and 13:00.
+        world.put(at, "flash", &campaign(world.daily("12:00", "13:30", 0, 0).await, json!(5))).await;
+        let told = sync(world, at, "gateway-1", 2).await;
+        assert_eq!((told.campaigns.len(), told.complete), (2, false));
+        assert_eq!(told.campaigns[0].id.as_str(), "flash");
+    })
+    .await;
+}

@@ -30,6 +30,8 @@ pub struct RecentRound {
     pub round: RoundId,
     /// When it closes, Unix milliseconds.
     pub closes_ms: i64,
+    /// When it closes, or when a failed issuance of it was last tried again, whichever is later.
+    pub used_until_ms: i64,
 }
 
 impl Postgres {
@@ -145,22 +147,27 @@ impl Postgres {
     /// If PostgreSQL does not answer.
     pub async fn rounds_closing_after(&self, since_ms: i64) -> Result<Vec<RecentRound>, DatabaseError> {
         let since = DateTime::from_timestamp_millis(since_ms).unwrap_or_default();
-        let rows: Vec<(String, NaiveDate, DateTime<Utc>)> = self
+        let rows: Vec<(String, NaiveDate, DateTime<Utc>, DateTime<Utc>)> = self
             .within(
                 sqlx::query_as(
-                    "SELECT campaign, round, closes_at FROM rounds WHERE closes_at > $1
-                      UNION
-                     SELECT campaign, round, closes_at FROM rounds JOIN failed_issuances USING (campaign, round)
-                      WHERE retried_at > $1",
+                    "SELECT campaign, round, closes_at, max(used_until)
+                       FROM (SELECT campaign, round, closes_at, closes_at AS used_until
+                               FROM rounds WHERE closes_at > $1
+                              UNION ALL
+                             SELECT campaign, round, closes_at, greatest(closes_at, retried_at)
+                               FROM rounds JOIN failed_issuances USING (campaign, round)
+                              WHERE retried_at > $1) used
+                      GROUP BY campaign, round, closes_at",
                 )
                 .bind(since)
                 .fetch_all(&self.pool),
             )
             .await?;
         rows.into_iter()
-            .map(|(campaign, round, closes)| {
+            .map(|(campaign, round, closes, used_until)| {
                 let campaign = CampaignId::parse(&campaign).map_err(|_| DatabaseError::Unreadable("campaign id"))?;
-                Ok(RecentRound { campaign, round: RoundId(round), closes_ms: closes.timestamp_millis() })
+                let (closes_ms, used_until_ms) = (closes.timestamp_millis(), used_until.timestamp_millis());
+                Ok(RecentRound { campaign, round: RoundId(round), closes_ms, used_until_ms })
             })
             .collect()
     }

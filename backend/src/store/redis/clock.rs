@@ -72,6 +72,17 @@ impl Clock {
         Ok(reading)
     }
 
+    /// What Redis's clock shows.
+    ///
+    /// # Errors
+    /// If it was not asked lately and cannot be.
+    pub async fn now(&self, redis: &Redis) -> Result<Reading, RedisError> {
+        match self.at(Instant::now()) {
+            Some(reading) => Ok(reading),
+            None => self.sample(redis).await,
+        }
+    }
+
     /// What Redis's clock shows at `instant`; none without a sample that is fresh enough.
     #[must_use]
     pub fn at(&self, instant: Instant) -> Option<Reading> {

@@ -50,6 +50,10 @@ impl Redis {
         format!("{}:{{{campaign}}}:{round}:edge", self.prefix)
     }
 
+    pub(super) fn busy_key(&self) -> String {
+        format!("{}:{{{EDGE}}}:busy", self.prefix)
+    }
+
     pub(super) fn gateways_key(&self) -> String {
         format!("{}:{{{EDGE}}}:gateways", self.prefix)
     }

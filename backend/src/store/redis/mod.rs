@@ -4,6 +4,7 @@
 //! the tag of its keys, by which it finds its node.
 
 mod audit;
+mod busy;
 mod clock;
 mod cluster;
 mod gateways;

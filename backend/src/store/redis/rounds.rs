@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
-use redis::Script;
+use redis::{Pipeline, Script, Value};
 
+use super::keys::{EDGE, RoundKeys};
+use super::link::is_at_an_end;
 use super::places::{Held, unreadable};
 use super::{Redis, RedisError, of_each};
 
@@ -15,6 +17,9 @@ static RAISE_VERSION: LazyLock<Script> = LazyLock::new(|| Script::new(include_st
 
 /// A round's keys stay for so long after it closed.
 const AFTERLIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Rounds that one exchange counts, and versions that one reads.
+const READ_AT_ONCE: usize = 200;
 
 /// A rebuilding that was given up leaves its keys for so long.
 const STAGED_MS: i64 = 10 * 60 * 1_000;
@@ -87,25 +92,48 @@ impl Redis {
     /// # Errors
     /// If Redis cannot be reached.
     pub async fn count(&self, campaign: &CampaignId, round: RoundId) -> Result<RoundCounts, RedisError> {
-        let keys = self.round_keys(campaign, round);
         let mut pipeline = redis::pipe();
-        pipeline.hmget(&keys.round, &["epoch", "cold"]).hlen(&keys.users).zcard(&keys.pending);
-        let ((epoch, cold), reserved, pending): ((Option<i64>, Option<String>), u64, u64) =
-            self.transaction(campaign.as_str(), &mut pipeline).await?;
-        Ok(RoundCounts {
-            warm: epoch.is_some() && cold.is_none(),
-            epoch: epoch.unwrap_or(0),
-            committed: reserved.saturating_sub(pending),
-            pending,
-        })
+        ask_count(&mut pipeline, &self.round_keys(campaign, round));
+        let counted: Counted = self.transaction(campaign.as_str(), &mut pipeline).await?;
+        Ok(counted.into())
     }
 
-    /// What Redis knows of each round; none of those whose node in a cluster cannot be reached, or is handing them over.
+    /// What Redis knows of each round; none of those whose node in a cluster cannot be reached,
+    /// or is handing them over.
     ///
     /// # Errors
     /// If Redis cannot be reached at all.
     pub async fn counts(&self, rounds: &[(&CampaignId, RoundId)]) -> Result<Vec<Option<RoundCounts>>, RedisError> {
+        let mut known = Vec::with_capacity(rounds.len());
+        for some in rounds.chunks(READ_AT_ONCE) {
+            known.extend(self.count_some(some).await?);
+        }
+        Ok(known)
+    }
+
+    async fn count_some(&self, rounds: &[(&CampaignId, RoundId)]) -> Result<Vec<Option<RoundCounts>>, RedisError> {
+        if !self.is_cluster() {
+            match self.count_together(rounds).await {
+                // What one round's keys hold must not hide the others.
+                Err(RedisError::Failed(error)) if !is_at_an_end(&error) => {}
+                counted => return Ok(counted?.into_iter().map(Some).collect()),
+            }
+        }
         of_each(rounds.iter().map(|(campaign, round)| self.count(campaign, *round)).collect()).await
+    }
+
+    /// Counts rounds in one exchange, where one server has them all.
+    async fn count_together(&self, rounds: &[(&CampaignId, RoundId)]) -> Result<Vec<RoundCounts>, RedisError> {
+        let mut pipeline = redis::pipe();
+        for (campaign, round) in rounds {
+            ask_count(&mut pipeline, &self.round_keys(campaign, *round));
+        }
+        let replies: Vec<Value> = self.transaction(EDGE, &mut pipeline).await?;
+        let counted = replies.chunks(COUNT_REPLIES).map(|replies| {
+            let counted: Result<Counted, _> = redis::from_redis_value(Value::Array(replies.to_vec()));
+            counted.map(RoundCounts::from).map_err(|_| unreadable("a count"))
+        });
+        counted.collect()
     }
 
     /// Up to `limit` places held since `until_ms` (Unix milliseconds) or longer, oldest first.
@@ -173,7 +201,16 @@ impl Redis {
     /// # Errors
     /// If Redis cannot be reached at all.
     pub async fn versions(&self, campaigns: &[&CampaignId]) -> Result<Vec<Option<i64>>, RedisError> {
-        of_each(campaigns.iter().map(|campaign| self.version(campaign)).collect()).await
+        if self.is_cluster() {
+            return of_each(campaigns.iter().map(|campaign| self.version(campaign)).collect()).await;
+        }
+        let mut versions = Vec::with_capacity(campaigns.len());
+        for some in campaigns.chunks(READ_AT_ONCE) {
+            let keys: Vec<String> = some.iter().map(|campaign| self.version_key(campaign)).collect();
+            let shown: Vec<Option<i64>> = self.command(EDGE, redis::cmd("MGET").arg(keys)).await?;
+            versions.extend(shown.into_iter().map(|version| Some(version.unwrap_or(0))));
+        }
+        Ok(versions)
     }
 
     /// Begins to rebuild a round beside its live keys.
@@ -245,6 +282,27 @@ impl Redis {
             "older" => Ok(Swap::Older),
             "lost" => Ok(Swap::Lost),
             _ => Err(unreadable("a swap")),
+        }
+    }
+}
+
+/// What [`ask_count`] is answered: epoch and cold mark, places, and those of them that are pending.
+type Counted = ((Option<i64>, Option<String>), u64, u64);
+
+/// Replies to one [`ask_count`].
+const COUNT_REPLIES: usize = 3;
+
+fn ask_count(pipeline: &mut Pipeline, keys: &RoundKeys) {
+    pipeline.hmget(&keys.round, &["epoch", "cold"]).hlen(&keys.users).zcard(&keys.pending);
+}
+
+impl From<Counted> for RoundCounts {
+    fn from(((epoch, cold), reserved, pending): Counted) -> Self {
+        Self {
+            warm: epoch.is_some() && cold.is_none(),
+            epoch: epoch.unwrap_or(0),
+            committed: reserved.saturating_sub(pending),
+            pending,
         }
     }
 }
