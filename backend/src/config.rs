@@ -53,6 +53,15 @@ pub enum LogFormat {
     Text,
 }
 
+/// Whether a PostgreSQL that may lose what it has committed is good enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is not: the backend is not ready.
+    Require,
+    /// It is, as for development.
+    Ignore,
+}
+
 /// What becomes of an issue request without a ticket that holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TicketMode {
@@ -75,6 +84,8 @@ pub struct Config {
     pub database_url: Secret,
     /// Certificates in PEM that PostgreSQL's must be signed by.
     pub database_ca: Option<Vec<u8>>,
+    /// Whether a PostgreSQL that may lose what it has committed is good enough.
+    pub durability: Durability,
     /// Redis.
     pub redis_url: Secret,
     /// Certificates in PEM that Redis's must be signed by.
@@ -158,6 +169,7 @@ impl Config {
             ops_addr: keys.address("ops_addr", "127.0.0.1:8001")?,
             database_url: keys.url("database_url", "postgres://127.0.0.1:5432/doorbuster", Postgres::is_url)?,
             database_ca: keys.certificates("database_ca_file")?,
+            durability: keys.durability("database_durability")?,
             redis_url: keys.url(
                 "redis_url",
                 "redis://127.0.0.1:6379 or redis+cluster://10.0.0.1:6379,10.0.0.2:6379",
@@ -328,6 +340,14 @@ impl Keys {
             (None, None) => Ok(Vec::new()),
         };
         Operators::new(&admin_token, tokens?).map_err(|message| ConfigError::new(FIELD, message))
+    }
+
+    fn durability(&mut self, field: &str) -> Result<Durability, ConfigError> {
+        match self.take(field)?.as_deref() {
+            None | Some("require") => Ok(Durability::Require),
+            Some("ignore") => Ok(Durability::Ignore),
+            Some(other) => Err(ConfigError::new(field, format!("{other:?} is neither \"require\" nor \"ignore\""))),
+        }
     }
 
     fn ticket_mode(&mut self, field: &str) -> Result<TicketMode, ConfigError> {

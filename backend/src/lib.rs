@@ -91,6 +91,9 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
     let postgres = postgres(&config)?;
     let Some(migrated) = stop.run_until_cancelled(postgres.migrate()).await else { return Ok(()) };
     migrated.context("database_url: the schema cannot be used")?;
+    if let Ok(Some(weakness)) = postgres.weakness().await {
+        tracing::warn!(weakness, durability = ?config.durability, "PostgreSQL may lose coupons");
+    }
 
     let (url, ca) = (config.redis_url.expose(), config.redis_ca.as_deref());
     let redis = Redis::new(url, ca, &config.redis_prefix, config.redis_timeout).context("redis_url, redis_ca_file")?;

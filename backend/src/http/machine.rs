@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::openapi::Routes;
 use super::{App, reply};
+use crate::config::Durability;
 use crate::store::redis::NO_EVICTION;
 use crate::telemetry::{METRICS_TYPE, Scene};
 
@@ -54,7 +55,7 @@ async fn live() -> Response {
     reply::json(StatusCode::OK, &Liveness { status: "alive" })
 }
 
-/// Whether both stores answer and Redis keeps what it is given.
+/// Whether both stores answer and keep what they are given.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -67,7 +68,7 @@ async fn live() -> Response {
     ),
 )]
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    let (redis, postgres) = tokio::join!(app.redis.eviction_policy(), app.postgres.ping());
+    let (redis, postgres) = tokio::join!(app.redis.eviction_policy(), app.postgres.weakness());
     let redis = match redis {
         Ok(policy) if policy == NO_EVICTION => Ok(()),
         Ok(policy) => {
@@ -75,7 +76,11 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
         }
         Err(error) => Err(error.to_string()),
     };
-    let postgres = postgres.map_err(|error| error.to_string());
+    let postgres = match postgres {
+        Ok(Some(weakness)) if app.config.durability == Durability::Require => Err(weakness),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    };
     let (code, status) = if redis.is_ok() && postgres.is_ok() {
         (StatusCode::OK, "ready")
     } else {

@@ -209,7 +209,18 @@ impl Lanes {
         if error.is_above_quota() {
             return Committed::NumberTaken;
         }
-        let bound = if error.fault() == Fault::Row { 1 } else { ATTEMPTS };
+        let bound = match error.fault() {
+            Fault::Row => 1,
+            Fault::Unclear => ATTEMPTS,
+            Fault::Internal | Fault::Server => {
+                let code = refused.code;
+                tracing::warn!(
+                    %error, campaign = %key.campaign, round = %key.round, %code,
+                    "a commit failed, and the place stays with its user"
+                );
+                return Committed::Unknown;
+            }
+        };
         let noted = self.postgres.note_refused(&key.campaign, key.round, refused, &error.cause(), bound).await;
         match noted {
             Ok(true) => {

@@ -191,6 +191,54 @@ async fn postgresql_away_is_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_the_rows_fault_never_gives_a_winners_place_away() {
+    in_world(async |world| {
+        world.hurried = true;
+        let at = world.start().await;
+        world.put(at, "spring", &world.open(9).await).await;
+        ask_until(world, "first", "issued").await;
+        // Each user's row meets another error of the server.
+        let errors = ["XX000", "XX002", "54000", "0A000", "40001", "40P01", "23505"];
+        run(
+            world,
+            "CREATE FUNCTION raise() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF NEW.user_id ~ '^[0-9A-Z]{5}$' THEN
+                     RAISE 'a test' USING ERRCODE = NEW.user_id, TABLE = 'outbox';
+                 END IF;
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER raises BEFORE INSERT ON coupons FOR EACH ROW EXECUTE FUNCTION raise()",
+        )
+        .await;
+        for error in errors {
+            ask_until(world, error, "pending").await;
+        }
+        // They spoil nobody else's commit.
+        ask_until(world, "ann", "issued").await;
+        let refusals = async || -> u64 {
+            let metrics = world.http.get(format!("{}/metrics", world.backends[at].ops)).send().await.unwrap();
+            let metrics = metrics.text().await.unwrap();
+            let failures = metrics.lines().find_map(|line| line.strip_prefix("doorbuster_commit_failures_total "));
+            failures.unwrap().parse().unwrap()
+        };
+        // Far more often than a row that is at fault may be refused.
+        eventually("refusals", async || (refusals().await > 100).then_some(())).await;
+        assert_eq!(tally(world, "spring").await, (2, 7, 0));
+        assert_eq!(world.issue(at, "spring", "too-late").await.told(), "busy", "no place is free");
+        run(world, "DROP TRIGGER raises ON coupons").await;
+        eventually("all commits", async || (tally(world, "spring").await == (9, 0, 0)).then_some(())).await;
+        let winners: i64 = sqlx::query_scalar("SELECT count(*) FROM coupons WHERE user_id = ANY ($1)")
+            .bind(errors.map(str::to_owned).to_vec())
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+        assert_eq!(winners, 7);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_with_bad_rows_is_tried_row_by_row_in_key_order() {
     in_world(async |world| {
         let at = world.start().await;

@@ -18,7 +18,11 @@ mod conflicts;
 #[cfg(test)]
 mod crowd;
 #[cfg(test)]
+mod database;
+#[cfg(test)]
 mod door;
+#[cfg(test)]
+mod durability;
 #[cfg(test)]
 mod events;
 #[cfg(test)]

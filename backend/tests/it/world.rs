@@ -126,6 +126,17 @@ impl World {
     }
 
     pub(crate) async fn start_with(&mut self, more: &str) -> usize {
+        let at = self.begin(more).await;
+        eventually("a backend's start", async || {
+            let reply = self.http.get(format!("{}/readyz", self.backends[at].ops)).send().await.ok()?;
+            reply.status().is_success().then_some(())
+        })
+        .await;
+        at
+    }
+
+    /// The same without waiting.
+    pub(crate) async fn begin(&mut self, more: &str) -> usize {
         let listeners = Listeners {
             public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             ops: TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -134,13 +145,7 @@ impl World {
         let (public, ops, stop) = (url(&listeners.public), url(&listeners.ops), CancellationToken::new());
         let ended = tokio::spawn(run(self.config(more), listeners, stop.clone()));
         self.backends.push(Backend { public, ops, stop, ended });
-        let at = self.backends.len() - 1;
-        eventually("a backend's start", async || {
-            let reply = self.http.get(format!("{}/readyz", self.backends[at].ops)).send().await.ok()?;
-            reply.status().is_success().then_some(())
-        })
-        .await;
-        at
+        self.backends.len() - 1
     }
 
     /// Why a backend does not start with these settings.

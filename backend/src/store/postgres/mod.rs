@@ -4,11 +4,13 @@ mod audit_log;
 mod campaigns;
 mod coupons;
 mod failures;
+mod fault;
 mod ledger;
 mod outbox;
 mod redemptions;
 mod rounds;
 mod schema;
+mod session;
 mod sinks;
 mod vendors;
 
@@ -16,7 +18,6 @@ use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
 use sqlx::PgPool;
-use sqlx::error::ErrorKind;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use tokio::time::Instant;
 
@@ -26,6 +27,7 @@ pub use audit_log::{Entry, Record};
 pub use campaigns::{CampaignRow, Change, Deleted};
 pub use coupons::{Commit, Coupon, Cursor, Outcome, Reservation};
 pub use failures::{Failure, FailureFilter};
+pub use fault::{DatabaseError, Fault};
 pub use ledger::{Ledger, Row};
 pub use outbox::{Due, FailedDelivery, Fresh, Outbox, Settlement};
 pub use redemptions::{Life, LockedCoupon, Redemption, Voiding};
@@ -36,66 +38,6 @@ pub use vendors::{LedgerEntry, LockedVendor, Payout, Vendor};
 
 /// A transaction that nobody continues holds locks; PostgreSQL ends it after this.
 const IDLE_IN_TRANSACTION: &str = "5s";
-
-/// PostgreSQL said no, or nothing. Where the outcome of a commit is unknown, this is the answer too.
-#[derive(Debug, thiserror::Error)]
-pub enum DatabaseError {
-    /// An error of the connection or the server.
-    #[error("PostgreSQL: {0}")]
-    Failed(#[from] sqlx::Error),
-    /// No answer within the deadline, milliseconds.
-    #[error("PostgreSQL did not answer within {0} ms")]
-    Late(u128),
-    /// A row holds what this program did not write.
-    #[error("PostgreSQL: unreadable {0}")]
-    Unreadable(&'static str),
-}
-
-/// What is at fault when a statement fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// What was sent: sent again, it would fail again.
-    Row,
-    /// PostgreSQL refused, for a reason that may or may not pass, such as an exception that a trigger raises.
-    Unclear,
-    /// The server's condition, or a schema that does not fit: other rows would have failed as well.
-    Server,
-}
-
-impl DatabaseError {
-    /// What is at fault, by the class of the SQLSTATE (PostgreSQL's manual, appendix A).
-    #[must_use]
-    pub fn fault(&self) -> Fault {
-        let Self::Failed(sqlx::Error::Database(error)) = self else { return Fault::Server };
-        let code = error.code().unwrap_or_default();
-        match code.get(..2) {
-            // Data, constraints.
-            Some("22" | "23") => Fault::Row,
-            // Connection, transaction state, authorization, catalog and schema, rollback, syntax and access, resources,
-            // object state, operator intervention, system. And whatever is no SQLSTATE.
-            Some("08" | "25" | "28" | "3D" | "3F" | "40" | "42" | "53" | "55" | "57" | "58") | None => Fault::Server,
-            Some(_) => Fault::Unclear,
-        }
-    }
-
-    /// What PostgreSQL said, with its SQLSTATE.
-    #[must_use]
-    pub fn cause(&self) -> String {
-        match self {
-            Self::Failed(sqlx::Error::Database(error)) => {
-                format!("{}: {}", error.code().unwrap_or_default(), error.message())
-            }
-            error => error.to_string(),
-        }
-    }
-
-    /// Whether a number above the round's largest quota was refused.
-    #[must_use]
-    pub fn is_above_quota(&self) -> bool {
-        matches!(self, Self::Failed(sqlx::Error::Database(error))
-            if error.kind() == ErrorKind::CheckViolation && error.constraint() == Some("coupons_within_quota"))
-    }
-}
 
 /// The connections to PostgreSQL.
 #[derive(Debug, Clone)]
@@ -127,18 +69,12 @@ impl Postgres {
             ("statement_timeout", deadline.as_millis().to_string().as_str()),
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
         ]);
-        let pool =
-            PgPoolOptions::new().max_connections(connections).acquire_timeout(deadline).connect_lazy_with(options);
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(deadline)
+            .after_connect(|connection, _| Box::pin(session::prepare(connection)))
+            .connect_lazy_with(options);
         Ok(Self { pool, deadline, latency: Histogram::new(STORE_SECONDS) })
-    }
-
-    /// Whether PostgreSQL answers.
-    ///
-    /// # Errors
-    /// If it does not.
-    pub async fn ping(&self) -> Result<(), DatabaseError> {
-        self.within(async { sqlx::query("SELECT 1").execute(&self.pool).await }).await?;
-        Ok(())
     }
 
     /// A connection that hears of changed campaigns.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use sqlx::{ConnectOptions, Connection, FromRow, PgConnection};
 
-use super::{DatabaseError, Postgres, signed, within};
+use super::{DatabaseError, Postgres, session, signed, within};
 use crate::events::Event;
 
 /// The server ends a lease whose holder has said nothing for so long: it is paused, or cut off.
@@ -109,7 +109,12 @@ impl Postgres {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
         ]);
-        let connection = self.within(options.connect()).await?;
+        let connecting = async {
+            let mut connection = options.connect().await?;
+            session::prepare(&mut connection).await?;
+            Ok(connection)
+        };
+        let connection = self.within(connecting).await?;
         Ok(Outbox { connection, sink, deadline: self.deadline })
     }
 }
