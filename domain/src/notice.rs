@@ -55,6 +55,9 @@ pub struct Notice {
     pub quota: Option<u64>,
     /// The campaign's version; 0 means that the origin does not say.
     pub version: u64,
+    /// Of `refused`: whether the edge keeps the request's credit for a while, since something may be wrong. False: nothing
+    /// was taken, and the next request may be sent at once.
+    pub hold: bool,
 }
 
 impl Notice {
@@ -78,6 +81,11 @@ impl Notice {
             Some(BareItem::Integer(integer)) => u64::try_from(i64::from(*integer)).ok().map(Some),
             Some(_) => None,
         };
+        let hold = match item("hold") {
+            None => true,
+            Some(BareItem::Boolean(hold)) => *hold,
+            Some(_) => return None,
+        };
         let outcome = text("outcome")?;
         Some(Self {
             outcome: Outcome::ALL.into_iter().find(|known| known.as_str() == outcome)?,
@@ -89,6 +97,7 @@ impl Notice {
             issued: number("issued")?.unwrap_or(0),
             quota: number("quota")?,
             version: number("version")?.unwrap_or(0),
+            hold,
         })
     }
 }
@@ -106,6 +115,9 @@ impl fmt::Display for Notice {
         }
         if self.version > 0 {
             write!(f, ", version={}", self.version)?;
+        }
+        if !self.hold {
+            f.write_str(", hold=?0")?;
         }
         Ok(())
     }
@@ -125,6 +137,7 @@ mod tests {
             issued: 57,
             quota: Some(100),
             version: 3,
+            hold: true,
         }
     }
 
@@ -144,9 +157,20 @@ mod tests {
     }
 
     #[test]
+    fn refusal_that_took_nothing_releases_its_credit() {
+        let text = r#"outcome=refused, campaign="spring", round="2026-05-01", issued=0, hold=?0"#;
+        let notice = Notice::parse(text.as_bytes()).unwrap();
+        assert!(!notice.hold);
+        assert_eq!(notice.to_string(), text);
+        assert!(Notice::parse(b"outcome=refused, campaign=spring, hold").unwrap().hold);
+        assert_eq!(Notice::parse(b"outcome=refused, campaign=spring, hold=0"), None);
+    }
+
+    #[test]
     fn what_is_left_out_has_its_default() {
         let notice = Notice::parse(b"outcome=refused, campaign=spring").unwrap();
         assert_eq!((notice.round, notice.issued, notice.quota, notice.version), (None, 0, None, 0));
+        assert!(notice.hold);
     }
 
     #[test]

@@ -84,8 +84,19 @@ pub struct CreditRule {
     pub ttl_ms: i64,
     /// The longest life of a guarded request with the origin, milliseconds: the route's timeout.
     pub request_timeout_ms: i64,
-    /// Credits of all campaigns the edge does not know together.
+    /// Requests at the origin at once of campaigns whose terms the edge does not know: as many of those that the origin
+    /// has confirmed, and as many of all others together.
     pub warming: u32,
+    /// Such requests admitted in one second, likewise.
+    pub warming_per_s: u32,
+}
+
+impl CreditRule {
+    /// How long a request that its client ended keeps its credit, milliseconds: the origin may still be at work on it.
+    #[must_use]
+    pub fn brief_hold_ms(&self) -> i64 {
+        self.hold_ms / 8
+    }
 }
 
 /// What happens around an opening and a closing.
@@ -100,7 +111,14 @@ pub struct BoundaryRule {
 
 impl Default for CreditRule {
     fn default() -> Self {
-        Self { overcommit: 1.0, hold_ms: 500, ttl_ms: 10_000, request_timeout_ms: 5_000, warming: 16 }
+        Self {
+            overcommit: 1.0,
+            hold_ms: 500,
+            ttl_ms: 10_000,
+            request_timeout_ms: 5_000,
+            warming: 16,
+            warming_per_s: 100,
+        }
     }
 }
 
@@ -247,6 +265,7 @@ impl Written {
             ));
         }
         in_range("credits.warming", i64::from(rule.warming), 1, 1_000_000)?;
+        in_range("credits.warming_per_s", i64::from(rule.warming_per_s), 1, 1_000_000)?;
         in_range("boundary.skew_ms", self.boundary.skew_ms, 1, 60_000)?;
         in_range("boundary.grey_cap", i64::from(self.boundary.grey_cap), 1, 1_000_000)?;
         if self.duplicates_bytes > 0 {

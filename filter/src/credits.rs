@@ -3,26 +3,18 @@
 //! A [`CreditAccount`] is one campaign's account at one gateway, shared by its workers and changed as a whole by
 //! compare-and-swap. It limits load and does not count coupons: being wrong costs load, never correctness.
 
+mod slots;
+mod users;
+
 use doorbuster_domain::id::RoundId;
 use doorbuster_domain::notice::{Notice, Outcome};
 
-use crate::config::CreditRule;
+pub use self::slots::{HOLDS, RING, SlotLayout, TimeSlot};
+use self::slots::{add, live, remove};
+pub use self::users::{MOST_USERS, UserMark, UsersInFlight};
 
-/// Slots of the ring of admissions. A credit nobody settles lives for `ttl_ms` and at most one slot longer.
-pub const RING: usize = 16;
-/// Slots of the ring of holds.
-pub const HOLDS: usize = 8;
 /// A pause between two probes, milliseconds.
 pub const PROBE_EVERY_MS: i64 = 1_000;
-
-/// One time slot's count of credits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct TimeSlot {
-    /// The time divided by the slots' width.
-    pub number: i64,
-    /// Credits in it.
-    pub count: u32,
-}
 
 /// One campaign's account at one gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -51,6 +43,8 @@ pub struct CreditAccount {
     pub pending: u32,
     /// Those answered so before it was sent.
     pub pending_asked: u32,
+    /// When pending credits are free although no sync has been answered, Unix milliseconds.
+    pub pending_until_ms: i64,
     /// Credits held when the last sync was sent, pending ones excepted.
     pub held_when_asked: u32,
     /// The opening or closing around which requests were last admitted without knowing the round.
@@ -59,6 +53,12 @@ pub struct CreditAccount {
     pub boundary_used: u32,
     /// When the last probe was admitted.
     pub probed_ms: i64,
+    /// The second in which requests were last admitted without knowing the campaign's terms.
+    pub blind_second: i64,
+    /// How many.
+    pub blind_used: u32,
+    /// Users with a request at the origin.
+    pub users: UsersInFlight,
 }
 
 /// What a worker knows of a campaign when it admits.
@@ -77,11 +77,13 @@ pub struct Terms {
     pub synced: bool,
 }
 
-/// Leave to forward one request. Whoever holds it settles it exactly once.
+/// Leave to forward one request, which is settled exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permit {
     /// The slot it was taken from.
     slot: i64,
+    /// Who asked.
+    user: UserMark,
     /// Whether it passed the latch to find out whether it still holds.
     pub probe: bool,
 }
@@ -102,31 +104,19 @@ pub enum Admission {
 pub enum Ending {
     /// The origin said what became of it.
     Told(Notice),
-    /// It failed, was reset, timed out, or the origin said nothing.
+    /// It failed, timed out, or was answered without a valid notice.
     Silent,
+    /// The client ended it before there was an answer.
+    Abandoned,
 }
 
-/// Divides time into slots.
-#[derive(Debug, Clone, Copy)]
-pub struct SlotLayout {
-    ring_ms: i64,
-    hold_ms: i64,
-    holds_ms: i64,
-    overcommit: f64,
-}
-
-impl SlotLayout {
-    /// The division that a rule asks for.
-    #[must_use]
-    pub fn new(rule: &CreditRule) -> Self {
-        let ring_slots = RING as i64 - 1;
-        Self {
-            ring_ms: (rule.ttl_ms + ring_slots - 1) / ring_slots,
-            hold_ms: rule.hold_ms,
-            holds_ms: (rule.hold_ms / 4).max(1),
-            overcommit: rule.overcommit,
-        }
-    }
+/// The most requests of campaigns whose terms are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlindLimit {
+    /// At the origin at once.
+    pub at_once: u32,
+    /// Admitted in one second.
+    pub per_second: u32,
 }
 
 impl CreditAccount {
@@ -139,9 +129,7 @@ impl CreditAccount {
     /// Brings the account to what `terms` say, unless it knows better: a newer version lifts the latch, another round
     /// starts from nothing. Requests with the origin keep their credits.
     pub fn align(&mut self, terms: &Terms) {
-        if self.tag != terms.tag {
-            *self = Self::new(terms.tag);
-        }
+        self.belong_to(terms.tag);
         let newer = self.version < terms.version;
         // A newer schedule may name an earlier round; within a version rounds only follow each other. Of a written
         // campaign an origin's notices raise the version, but not the configuration's, whose rounds go on all the same.
@@ -174,25 +162,27 @@ impl CreditAccount {
     }
 
     /// Asks for a credit to forward one request of the round that `terms` name.
-    pub fn admit(&mut self, terms: &Terms, layout: &SlotLayout, now_ms: i64) -> Admission {
+    pub fn admit(&mut self, terms: &Terms, user: UserMark, layout: &SlotLayout, now_ms: i64) -> Admission {
         self.align(terms);
         if self.sold_out {
             // A worker that has yet to hear of a newer schedule asks for a round that says nothing of its own.
             return if self.round == Some(terms.round) { Admission::SoldOut } else { Admission::Busy };
         }
-        if self.in_flight(layout, now_ms) >= self.limit(layout) {
+        // Without a limit nothing is counted, and a user takes nothing from others.
+        let unlimited = self.quota.is_none();
+        if !unlimited && (self.users.contains(user, now_ms) || self.in_flight(layout, now_ms) >= self.limit(layout)) {
             return Admission::Busy;
         }
-        Admission::Granted(self.take(layout, now_ms, false))
+        Admission::Granted(self.take(user, layout, now_ms, false))
     }
 
-    /// Asks to pass the latch and the credit check, to find out whether they still hold.
-    pub fn probe(&mut self, terms: &Terms, layout: &SlotLayout, now_ms: i64) -> Option<Permit> {
+    /// Asks to pass the latch and the credit check, to find out whether they are still valid.
+    pub fn probe(&mut self, terms: &Terms, user: UserMark, layout: &SlotLayout, now_ms: i64) -> Option<Permit> {
         self.align(terms);
         let rested = now_ms.abs_diff(self.probed_ms) >= PROBE_EVERY_MS.unsigned_abs();
-        rested.then(|| {
+        (rested && !self.users.contains(user, now_ms)).then(|| {
             self.probed_ms = now_ms;
-            self.take(layout, now_ms, true)
+            self.take(user, layout, now_ms, true)
         })
     }
 
@@ -202,39 +192,60 @@ impl CreditAccount {
         tag: u64,
         boundary_ms: i64,
         cap: u32,
+        user: UserMark,
         layout: &SlotLayout,
         now_ms: i64,
     ) -> Admission {
-        if self.tag != tag {
-            *self = Self::new(tag);
-        }
+        self.belong_to(tag);
         if self.boundary_ms != boundary_ms {
             self.boundary_ms = boundary_ms;
             self.boundary_used = 0;
         }
-        if self.boundary_used >= cap {
+        if self.boundary_used >= cap || self.users.contains(user, now_ms) {
             return Admission::Busy;
         }
         self.boundary_used += 1;
-        Admission::Granted(self.take(layout, now_ms, false))
+        Admission::Granted(self.take(user, layout, now_ms, false))
     }
 
-    /// Asks to forward one request of a campaign that is not known, of which `cap` may be under way.
-    pub fn admit_unknown(&mut self, cap: u32, layout: &SlotLayout, now_ms: i64) -> Admission {
-        if self.in_flight(layout, now_ms) >= u64::from(cap) {
+    /// Asks to forward one request of a campaign whose terms are not known.
+    pub fn admit_blind(
+        &mut self,
+        tag: u64,
+        limit: BlindLimit,
+        user: UserMark,
+        layout: &SlotLayout,
+        now_ms: i64,
+    ) -> Admission {
+        self.belong_to(tag);
+        let second = now_ms.div_euclid(1_000);
+        let used = if self.blind_second == second { self.blind_used } else { 0 };
+        let full = used >= limit.per_second || self.in_flight(layout, now_ms) >= u64::from(limit.at_once);
+        if full || self.users.contains(user, now_ms) {
             return Admission::Busy;
         }
-        Admission::Granted(self.take(layout, now_ms, false))
+        (self.blind_second, self.blind_used) = (second, used + 1);
+        Admission::Granted(self.take(user, layout, now_ms, false))
     }
 
-    fn take(&mut self, layout: &SlotLayout, now_ms: i64, probe: bool) -> Permit {
-        let slot = now_ms.div_euclid(layout.ring_ms);
-        add(&mut self.admitted, slot, 1);
-        Permit { slot, probe }
+    /// Begins anew if the account was another campaign's.
+    fn belong_to(&mut self, tag: u64) {
+        if self.tag != tag {
+            *self = Self::new(tag);
+        }
     }
 
-    /// Settles a permit: learns what the origin told, and gives the credit back now or later. Returns whether it was
-    /// still there; one dropped with its slot is not given back twice.
+    fn take(&mut self, user: UserMark, layout: &SlotLayout, now_ms: i64, probe: bool) -> Permit {
+        let slot = layout.admission(now_ms);
+        add(&mut self.admitted, slot);
+        if self.quota.is_some() || self.round.is_none() {
+            self.users.insert(user, now_ms, now_ms.saturating_add(layout.ttl_ms));
+        }
+        Permit { slot, user, probe }
+    }
+
+    /// Settles a permit: learns what the origin said of the account's campaign, and gives the credit back now or later.
+    /// Returns whether it was still there; one dropped with its slot is not given back twice.
     pub fn settle(
         &mut self,
         permit: &Permit,
@@ -244,36 +255,71 @@ impl CreditAccount {
         now_ms: i64,
         synced: bool,
     ) -> bool {
-        let outcome = match ending {
-            Ending::Told(notice) => {
-                self.learn(notice, rounds, permit.probe, synced);
-                Some(notice.outcome)
-            }
-            Ending::Silent => None,
-        };
-        if outcome == Some(Outcome::Pending) && !synced {
-            // No sync will tell what becomes of it: the credit ages in its slot.
-            return true;
+        if let Ending::Told(notice) = ending {
+            self.learn(notice, rounds, permit.probe, synced);
         }
+        self.release(permit, ending, layout, now_ms, synced)
+    }
+
+    /// Gives a permit's credit back, now or later, and learns nothing. Returns whether it was still there.
+    pub fn release(
+        &mut self,
+        permit: &Permit,
+        ending: &Ending,
+        layout: &SlotLayout,
+        now_ms: i64,
+        synced: bool,
+    ) -> bool {
+        let held_for_ms = match ending {
+            Ending::Told(notice) => match notice.outcome {
+                Outcome::Issued | Outcome::AlreadyIssued | Outcome::SoldOut => None,
+                Outcome::Pending => return self.keep_pending(permit, layout, now_ms, synced),
+                Outcome::Refused => notice.hold.then_some(layout.hold_ms),
+            },
+            Ending::Silent => Some(layout.hold_ms),
+            Ending::Abandoned => Some(layout.brief_ms),
+        };
         if !remove(&mut self.admitted, permit.slot) {
             return false;
         }
-        match outcome {
-            Some(Outcome::Issued | Outcome::AlreadyIssued | Outcome::SoldOut) => {}
-            Some(Outcome::Pending) => self.pending = self.pending.saturating_add(1),
-            Some(Outcome::Refused) | None => {
-                // The hold ends with its slot, so the slot after the one that is due makes it no shorter than asked.
-                let due = (now_ms + layout.hold_ms).div_euclid(layout.holds_ms) + 1;
-                add(&mut self.held, due, 1);
+        match held_for_ms {
+            None => self.users.remove(permit.user),
+            Some(for_ms) => {
+                let slot = layout.hold(now_ms, for_ms);
+                add(&mut self.held, slot);
+                self.users.keep_until(permit.user, layout.hold_ends_ms(slot));
             }
         }
         true
     }
 
+    /// A place is reserved. The credit is kept until a sync counts it among the reserved ones, or until it is as old as
+    /// any credit may become: without a sync it ages in its slot.
+    fn keep_pending(&mut self, permit: &Permit, layout: &SlotLayout, now_ms: i64, synced: bool) -> bool {
+        if !synced {
+            return true;
+        }
+        if !remove(&mut self.admitted, permit.slot) {
+            return false;
+        }
+        self.forget_pending(now_ms);
+        self.pending = self.pending.saturating_add(1);
+        self.pending_until_ms = now_ms.saturating_add(layout.ttl_ms);
+        self.users.keep_until(permit.user, layout.hold_ends_ms(layout.hold(now_ms, layout.hold_ms)));
+        true
+    }
+
+    /// Frees pending credits for which no sync was answered in time.
+    fn forget_pending(&mut self, now_ms: i64) {
+        if self.pending_until_ms <= now_ms {
+            (self.pending, self.pending_asked) = (0, 0);
+        }
+    }
+
     /// Takes in what an origin says of a round. A notice of an older version, or of a round that is not this one,
     /// changes nothing; the first one of a following round, out of `rounds`, which the edge knows, begins it, and so does
     /// one of a newer version.
-    fn learn(&mut self, notice: &Notice, rounds: &[RoundId], probe: bool, synced: bool) {
+    pub fn learn(&mut self, notice: &Notice, rounds: &[RoundId], probe: bool, synced: bool) {
         let older = notice.version != 0 && notice.version < self.version;
         let Some(round) = notice.round.filter(|_| !older) else { return };
         let newer = notice.version > self.version;
@@ -301,6 +347,7 @@ impl CreditAccount {
 
     /// A sync is being sent: what is held now is what its answer will count.
     pub fn ask(&mut self, layout: &SlotLayout, now_ms: i64) {
+        self.forget_pending(now_ms);
         self.pending_asked = self.pending_asked.saturating_add(self.pending);
         self.pending = 0;
         let held = self.in_flight(layout, now_ms).saturating_sub(u64::from(self.pending_asked));
@@ -322,11 +369,10 @@ impl CreditAccount {
     /// Requests with the origin, and failed or pending ones that keep their credit.
     #[must_use]
     pub fn in_flight(&self, layout: &SlotLayout, now_ms: i64) -> u64 {
-        let newest = now_ms.div_euclid(layout.ring_ms);
-        let admitted = live(&self.admitted, newest - (RING as i64 - 1), newest);
-        let holding = now_ms.div_euclid(layout.holds_ms);
-        let held = live(&self.held, holding + 1, holding + HOLDS as i64);
-        admitted + held + u64::from(self.pending) + u64::from(self.pending_asked)
+        let pending = if now_ms < self.pending_until_ms { self.pending.saturating_add(self.pending_asked) } else { 0 };
+        live(&self.admitted, layout.admissions_at(now_ms))
+            + live(&self.held, layout.holds_at(now_ms))
+            + u64::from(pending)
     }
 
     /// The most that may be in flight; no quota needs no credits.
@@ -344,45 +390,19 @@ impl CreditAccount {
 /// For the model checker.
 #[cfg(test)]
 impl CreditAccount {
-    /// The same without the slots that count no more, so that it equals every account from which the same follows.
+    /// The same without what counts no more, so that it equals every account from which the same follows.
     pub(crate) fn without_the_past(mut self, layout: &SlotLayout, now_ms: i64) -> Self {
-        let oldest = now_ms.div_euclid(layout.ring_ms) - (RING as i64 - 1);
-        let next_hold = now_ms.div_euclid(layout.holds_ms) + 1;
-        let clear = |slots: &mut [TimeSlot], oldest: i64| {
-            let past = slots.iter_mut().filter(|slot| slot.number < oldest || slot.count == 0);
-            past.for_each(|slot| *slot = TimeSlot::default());
-        };
-        clear(&mut self.admitted, oldest);
-        clear(&mut self.held, next_hold);
+        slots::forget(&mut self.admitted, layout.admissions_at(now_ms));
+        slots::forget(&mut self.held, layout.holds_at(now_ms));
+        self.users.forget(now_ms);
+        if self.blind_second != now_ms.div_euclid(1_000) {
+            (self.blind_second, self.blind_used) = (0, 0);
+        }
+        if self.pending_until_ms <= now_ms {
+            (self.pending, self.pending_asked, self.pending_until_ms) = (0, 0, 0);
+        }
         self
     }
-}
-
-fn add<const N: usize>(slots: &mut [TimeSlot; N], number: i64, count: u32) {
-    if let Some(slot) = slot_of(slots, number) {
-        if slot.number != number {
-            *slot = TimeSlot { number, count: 0 };
-        }
-        slot.count = slot.count.saturating_add(count);
-    }
-}
-
-fn remove<const N: usize>(slots: &mut [TimeSlot; N], number: i64) -> bool {
-    match slot_of(slots, number) {
-        Some(slot) if slot.number == number && slot.count > 0 => {
-            slot.count -= 1;
-            true
-        }
-        _ => false,
-    }
-}
-
-fn slot_of<const N: usize>(slots: &mut [TimeSlot; N], number: i64) -> Option<&mut TimeSlot> {
-    usize::try_from(number.rem_euclid(N as i64)).ok().and_then(|at| slots.get_mut(at))
-}
-
-fn live<const N: usize>(slots: &[TimeSlot; N], oldest: i64, newest: i64) -> u64 {
-    slots.iter().filter(|slot| (oldest..=newest).contains(&slot.number)).map(|slot| u64::from(slot.count)).sum()
 }
 
 #[cfg(test)]

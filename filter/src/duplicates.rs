@@ -9,6 +9,8 @@ use std::rc::Rc;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
 use siphasher::sip::SipHasher13;
 
+use crate::credits::UserMark;
+
 /// Bytes of one shard: what a look-up copies out of shared data.
 pub const SHARD_BYTES: usize = 1_024;
 const WAYS: usize = 8;
@@ -30,6 +32,16 @@ impl HashKey {
         hasher.write_i32(chrono::Datelike::num_days_from_ce(&round.0));
         hasher.write(user.as_str().as_bytes());
         hasher.finish().max(1)
+    }
+
+    /// The mark of a user with a request of a campaign at the origin.
+    #[must_use]
+    pub fn in_flight(&self, campaign: &CampaignId, user: &UserId) -> UserMark {
+        let mut hasher = SipHasher13::new_with_keys(self.0, self.1);
+        hasher.write(campaign.as_str().as_bytes());
+        hasher.write_u8(b'\n');
+        hasher.write(user.as_str().as_bytes());
+        UserMark((hasher.finish() >> 32) as u32)
     }
 
     /// The tag by which an account knows its campaign.

@@ -126,16 +126,15 @@ impl Exchange {
                 _ => None,
             }
         };
-        if let Some(notice) = notice {
-            self.settle(Ending::Told(notice), worker, host);
-        }
+        // An answer without a valid notice is the host's own (a reset, a timeout), or says nothing.
+        self.settle(notice.map_or(Ending::Silent, Ending::Told), worker, host);
         remove_own(response);
     }
 
-    /// The host forgets the request, however it ended. An admitted one that is not settled was reset, timed out, or got
-    /// an answer that says nothing.
+    /// The host forgets the request, however it ended. The client has ended an admitted one for which there was no answer,
+    /// not even one of the host.
     pub fn ended(&mut self, worker: &mut Worker, host: &dyn Host) {
-        self.settle(Ending::Silent, worker, host);
+        self.settle(Ending::Abandoned, worker, host);
     }
 
     /// Decides a request by what its headers said, if it still waits.

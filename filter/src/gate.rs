@@ -20,7 +20,7 @@ use doorbuster_domain::ticket::{self, Admitted};
 use self::campaign::{Campaign, Moment, Standing};
 use self::tally::Tally;
 use crate::config::Config;
-use crate::credits::{Admission, CreditAccount, Ending, Permit, SlotLayout, Terms};
+use crate::credits::{Admission, BlindLimit, CreditAccount, Ending, Permit, SlotLayout, Terms, UserMark};
 use crate::duplicates::Remembered;
 use crate::host::{Host, Random, SharedData};
 use crate::reply::Reply;
@@ -227,13 +227,13 @@ impl Gate {
         };
         match (standing, user) {
             (Standing::Refused(reply), _) => Decision::Refuse(reply),
-            (Standing::Unknown, user) => self.decide_unknown(id, user, shared, host_ms, random),
+            (Standing::Unknown, user) => self.decide_blind(id, user, &moment, shared, random),
             (Standing::Unclear { .. }, Err(refusal)) => Decision::Refuse(self.refuse_known(*refusal, id, random)),
             (Standing::Unclear { boundary_ms }, Ok(user)) => {
                 let cap = self.config.boundary.grey_cap;
                 let asking = Asking { id, user, round: None, moment: &moment };
-                self.admit(&asking, shared, random, |account, tag, layout| {
-                    account.admit_unclear(tag, boundary_ms, cap, layout, host_ms)
+                self.admit(&asking, shared, random, |account, tag, user, layout| {
+                    account.admit_unclear(tag, boundary_ms, cap, user, layout, host_ms)
                 })
             }
             (Standing::Open { terms, probing }, user) => {
@@ -254,7 +254,7 @@ impl Gate {
         random: u64,
     ) -> Decision {
         let Some(known) = self.campaigns.get_mut(id) else {
-            return self.decide_unknown(id, user, shared, moment.host_ms, random);
+            return self.decide_blind(id, user, moment, shared, random);
         };
         let holder = user.as_ref().ok().map(|user| self.process.hash_key.holder(id, terms.round, user));
         let winner = holder.filter(|holder| self.duplicates.contains(shared, *holder));
@@ -287,12 +287,12 @@ impl Gate {
             });
         }
         let asking = Asking { id, user, round: Some(terms.round), moment };
-        self.admit(&asking, shared, random, |account, _, layout| {
+        self.admit(&asking, shared, random, |account, _, user, layout| {
             // A stale pause is passed by probes alone.
-            let ordinary = if paused { Admission::Busy } else { account.admit(terms, layout, moment.host_ms) };
+            let ordinary = if paused { Admission::Busy } else { account.admit(terms, user, layout, moment.host_ms) };
             match ordinary {
                 Admission::SoldOut | Admission::Busy if probing => {
-                    account.probe(terms, layout, moment.host_ms).map_or(ordinary, Admission::Granted)
+                    account.probe(terms, user, layout, moment.host_ms).map_or(ordinary, Admission::Granted)
                 }
                 decided => decided,
             }
@@ -305,16 +305,17 @@ impl Gate {
         asking: &Asking<'_>,
         shared: &dyn SharedData,
         random: u64,
-        mut ask: impl FnMut(&mut CreditAccount, u64, &SlotLayout) -> Admission,
+        mut ask: impl FnMut(&mut CreditAccount, u64, UserMark, &SlotLayout) -> Admission,
     ) -> Decision {
         let Asking { id, user, round, moment } = *asking;
-        let layout = self.layout;
+        let (layout, mark) = (self.layout, self.process.hash_key.in_flight(id, user));
         let Some(known) = self.campaigns.get_mut(id) else {
             return Decision::Refuse(self.refuse_unknown(Refusal::Busy, Some(id), random));
         };
         let (account, tag) = (known.account.clone(), known.tag);
-        let asked =
-            state::update_account(shared, &account, tag, &mut self.cas_retries, |account| ask(account, tag, &layout));
+        let asked = state::update_account(shared, &account, tag, &mut self.cas_retries, |account| {
+            ask(account, tag, mark, &layout)
+        });
         match (asked, round) {
             (Some(Admission::Granted(permit)), _) => {
                 known.tally.admitted += 1;
@@ -331,41 +332,65 @@ impl Gate {
         }
     }
 
-    /// A campaign this worker does not know, or whose rounds it has run out of: unknown for certain, or admitted under
-    /// the small cap that all such requests share, since the origin decides anyway.
-    fn decide_unknown(
+    /// A request of a campaign whose terms this worker does not know. The origin decides it; how many it is asked for is
+    /// limited. A campaign of which the worker only knows no more rounds uses an account of its own.
+    fn decide_blind(
         &mut self,
         id: &CampaignId,
         user: &Result<UserId, Refusal>,
+        moment: &Moment,
         shared: &dyn SharedData,
-        host_ms: i64,
         random: u64,
     ) -> Decision {
-        let complete = match self.synced {
-            Some(synced) => synced.complete && host_ms.abs_diff(synced.received_ms) < COMPLETE_FOR_MS.unsigned_abs(),
-            None => self.config.sync.is_none(),
-        };
-        if complete && !self.campaigns.contains_key(id) {
+        let credits = &self.config.credits;
+        let limit = BlindLimit { at_once: credits.warming, per_second: credits.warming_per_s };
+        if self.campaigns.contains_key(id) {
+            return match user {
+                Ok(user) => {
+                    let asking = Asking { id, user, round: None, moment };
+                    self.admit(&asking, shared, random, |account, tag, user, layout| {
+                        account.admit_blind(tag, limit, user, layout, moment.host_ms)
+                    })
+                }
+                Err(refusal) => Decision::Refuse(self.refuse_known(*refusal, id, random)),
+            };
+        }
+        if self.knows_all_campaigns(moment.host_ms) {
             return Decision::Refuse(self.refuse_unknown(Refusal::UnknownCampaign, Some(id), random));
         }
         let user = match user {
             Ok(user) => user,
             Err(refusal) => return Decision::Refuse(self.refuse_unknown(*refusal, Some(id), random)),
         };
-        let account = AccountKey::unknown();
-        let (cap, layout) = (self.config.credits.warming, self.layout);
+        let (mark, layout) = (self.process.hash_key.in_flight(id, user), self.layout);
+        let account = self.blind_account(id, shared);
         let asked = state::update_account(shared, &account, 0, &mut self.cas_retries, |account| {
-            account.admit_unknown(cap, &layout, host_ms)
+            account.admit_blind(0, limit, mark, &layout, moment.host_ms)
         });
         match asked {
             Some(Admission::Granted(permit)) => {
                 self.unknown_tally.admitted += 1;
                 let credit = Some(Credit { account, tag: 0, permit });
-                let (campaign, user, admitted_ms) = (id.clone(), user.clone(), host_ms);
+                let (campaign, user, admitted_ms) = (id.clone(), user.clone(), moment.host_ms);
                 Decision::Admit(Pass { campaign, round: None, user, admitted_ms, credit })
             }
             _ => Decision::Refuse(self.refuse_unknown(Refusal::Busy, Some(id), random)),
         }
+    }
+
+    /// Whether a campaign that this worker does not know does not exist.
+    fn knows_all_campaigns(&self, host_ms: i64) -> bool {
+        match self.synced {
+            Some(synced) => synced.complete && host_ms.abs_diff(synced.received_ms) < COMPLETE_FOR_MS.unsigned_abs(),
+            None => self.config.sync.is_none(),
+        }
+    }
+
+    /// Ids that a client has invented use nothing that campaigns which exist could use.
+    fn blind_account(&self, id: &CampaignId, shared: &dyn SharedData) -> AccountKey {
+        let exists = self.config.default_campaign.as_ref() == Some(id)
+            || state::is_confirmed(shared, self.process.hash_key.campaign(id));
+        if exists { AccountKey::confirmed() } else { AccountKey::unconfirmed() }
     }
 
     /// A refusal of a request that names no campaign this worker knows. Rendered each time: a client chooses the name.
@@ -415,23 +440,13 @@ impl Gate {
             Ending::Told(notice) if notice.campaign != pass.campaign => Ending::Silent,
             ending => ending,
         };
-        let known = self.campaigns.get_mut(&pass.campaign);
         if let Some(credit) = &pass.credit {
-            let rounds = known.as_ref().map(|known| known.rounds()).unwrap_or_default();
-            // Only a synced campaign's own account hears what becomes of a pending request.
-            let synced = known.as_ref().is_some_and(|known| known.is_synced() && known.account == credit.account);
-            let layout = self.layout;
-            let latched =
-                state::update_account(shared, &credit.account, credit.tag, &mut self.cas_retries, |account| {
-                    // The account may have gone to another campaign since.
-                    if account.tag != credit.tag {
-                        return None;
-                    }
-                    account.settle(&credit.permit, &ending, &rounds, &layout, host_ms, synced);
-                    account.round.filter(|_| account.sold_out)
-                });
-            if let (Some(known), Some(Some(round))) = (known, latched) {
-                known.latch(round);
+            let known = self.campaigns.get(&pass.campaign);
+            let own = known.is_some_and(|known| known.account == credit.account && known.tag == credit.tag);
+            if own {
+                self.settle_own(&pass.campaign, credit, &ending, shared, host_ms);
+            } else {
+                self.settle_blind(&pass.campaign, credit, &ending, shared, host_ms);
             }
         }
         if let Ending::Told(notice) = ending
@@ -445,6 +460,57 @@ impl Gate {
 }
 
 impl Gate {
+    /// Settles a credit of the campaign's own account.
+    fn settle_own(&mut self, id: &CampaignId, credit: &Credit, ending: &Ending, shared: &dyn SharedData, host_ms: i64) {
+        let Some(known) = self.campaigns.get_mut(id) else { return };
+        let (rounds, synced, layout) = (known.rounds(), known.is_synced(), self.layout);
+        let latched = state::update_account(shared, &credit.account, credit.tag, &mut self.cas_retries, |account| {
+            // The account may have gone to another campaign since.
+            if account.tag != credit.tag {
+                return None;
+            }
+            account.settle(&credit.permit, ending, &rounds, &layout, host_ms, synced);
+            account.round.filter(|_| account.sold_out)
+        });
+        if let Some(Some(round)) = latched {
+            known.latch(round);
+        }
+    }
+
+    /// Settles a credit that was taken while the campaign had no account of its own. The account from which it was taken
+    /// is of several campaigns and learns nothing; the campaign's own one learns, if it has one now.
+    fn settle_blind(
+        &mut self,
+        id: &CampaignId,
+        credit: &Credit,
+        ending: &Ending,
+        shared: &dyn SharedData,
+        host_ms: i64,
+    ) {
+        let layout = self.layout;
+        let _ = state::update_account(shared, &credit.account, credit.tag, &mut self.cas_retries, |account| {
+            if account.tag == credit.tag {
+                account.release(&credit.permit, ending, &layout, host_ms, false);
+            }
+        });
+        let Ending::Told(notice) = ending else { return };
+        if notice.round.is_some() {
+            state::confirm(shared, self.process.hash_key.campaign(id));
+        }
+        let Some(known) = self.campaigns.get_mut(id) else { return };
+        let (tag, rounds, synced) = (known.tag, known.rounds(), known.is_synced());
+        let latched = state::update_account(shared, &known.account, tag, &mut self.cas_retries, |account| {
+            if account.tag != tag {
+                return None;
+            }
+            account.learn(notice, &rounds, false, synced);
+            account.round.filter(|_| account.sold_out)
+        });
+        if let Some(Some(round)) = latched {
+            known.latch(round);
+        }
+    }
+
     /// How the origin's clock stands; without a sync, this machine's clock within the skew that is allowed for.
     fn clock(&self) -> OriginClock {
         let skew_ms = self.config.boundary.skew_ms;

@@ -59,16 +59,24 @@ enum Broken {
     PlacesNeverComeBack,
 }
 
+/// A campaign.
+#[derive(Debug, Clone)]
+struct DropSpec {
+    rounds: Vec<Round>,
+    first: Edition,
+    /// The backend does not know it.
+    unlisted: bool,
+}
+
 /// What a search is about.
 #[derive(Debug)]
 struct Scenario {
     config: Rc<Config>,
-    rounds: Vec<Round>,
+    drops: Vec<DropSpec>,
     grain: Grain,
     workers: usize,
     users: User,
     gateways: u32,
-    first: Edition,
     /// What an operator may change to.
     editions: Vec<Edition>,
     most_versions: usize,
@@ -83,8 +91,6 @@ struct Scenario {
     ttl_ms: i64,
     /// Which events may happen.
     may: fn(&Event) -> bool,
-    /// The backend does not know the campaign.
-    unlisted: bool,
     broken: Option<Broken>,
     /// What has been judged already, by fingerprint.
     aftermaths: RefCell<HashSet<u64>>,
@@ -93,6 +99,12 @@ struct Scenario {
 impl Scenario {
     fn clock(&self) -> OriginClock {
         OriginClock { offset_ms: 0, uncertainty_ms: self.uncertainty_ms }
+    }
+
+    /// The same with another quota of the first campaign.
+    fn beginning(mut self, first: Edition) -> Self {
+        self.drops[0].first = first;
+        self
     }
 
     /// Whether the campaign is written in the plugin configuration.
@@ -108,6 +120,7 @@ const MIDNIGHT: i64 = 1_777_593_600_000;
 const CREDITS: &str = r#""credits": {"hold_ms": 400, "request_timeout_ms": 2000, "ttl_ms": 3000, "warming": 2},
     "boundary": {"grey_cap": 2, "skew_ms": 250}, "duplicates_bytes": 1024"#;
 const SYNC: &str = r#""sync": {"cluster": "control", "max_campaigns": 1}"#;
+const SYNC_TWO: &str = r#""sync": {"cluster": "control", "max_campaigns": 2}"#;
 
 fn written(quota: u64, opens: &str, closes: &str) -> String {
     format!(
@@ -121,24 +134,29 @@ fn config(parts: &[&str]) -> Rc<Config> {
     Rc::new(Config::parse(json.as_bytes(), |_| Some("a token of some length".into())).unwrap())
 }
 
-fn scenario(opens: &str, closes: &str, config: &[&str]) -> Scenario {
+fn rounds(first_day: &str, opens: &str, closes: &str) -> Vec<Round> {
     let spec = ScheduleSpec {
         timezone: "UTC".into(),
-        first_day: "2026-05-01".into(),
+        first_day: first_day.into(),
         last_day: "2026-05-02".into(),
         opens: opens.into(),
         closes: closes.into(),
         weekdays: None,
     };
     let schedule = Schedule::compile(&spec).unwrap();
+    let (first, last) = (schedule.first_round(), schedule.last_round());
+    if first.id == last.id { vec![first] } else { vec![first, last] }
+}
+
+fn scenario(opens: &str, closes: &str, config: &[&str]) -> Scenario {
+    let drop = DropSpec { rounds: rounds("2026-05-01", opens, closes), first: open(2), unlisted: false };
     Scenario {
         config: self::config(config),
-        rounds: vec![schedule.first_round(), schedule.last_round()],
+        drops: vec![drop],
         grain: Grain::Steps,
         workers: 3,
         users: 3,
         gateways: 1,
-        first: Edition { quota: 2, paused: false },
         editions: Vec::new(),
         most_versions: 1,
         start_ms: MIDNIGHT + 12 * HOUR,
@@ -148,7 +166,6 @@ fn scenario(opens: &str, closes: &str, config: &[&str]) -> Scenario {
         instants_ms: Vec::new(),
         ttl_ms: 3_000,
         may: |_| true,
-        unlisted: false,
         broken: None,
         aftermaths: RefCell::default(),
     }
@@ -167,7 +184,7 @@ const PAUSED: Edition = Edition { quota: 2, paused: true };
 
 /// A request of `user` at `worker`, the first one there, up to its answer.
 const fn request(worker: usize, user: User, committing: bool) -> [Event; 3] {
-    [Request { worker, user }, Decide { worker, flight: 0, committing }, Settle { worker, flight: 0 }]
+    [Request { worker, user, drop: 0 }, Decide { worker, flight: 0, committing }, Settle { worker, flight: 0 }]
 }
 
 /// A sync with a backend that knows `version`.
@@ -192,9 +209,9 @@ fn three_workers_in_a_rush() {
     let one_left = fresh.following(&request(0, 0, true));
     let starts = vec![
         one_left.following(&request(1, 1, true)),
-        one_left.following(&[Request { worker: 1, user: 1 }, Trap { worker: 1 }]),
+        one_left.following(&[Request { worker: 1, user: 1, drop: 0 }, Trap { worker: 1 }]),
         one_left.following(&request(1, 1, false)),
-        one_left.following(&[Ask { worker: 2 }, Request { worker: 1, user: 1 }]),
+        one_left.following(&[Ask { worker: 2 }, Request { worker: 1, user: 1, drop: 0 }]),
         one_left,
         fresh,
     ];
@@ -203,9 +220,9 @@ fn three_workers_in_a_rush() {
 
 #[test]
 fn several_gateways_share_a_campaign() {
-    let scenario = Scenario { gateways: 2, first: open(3), ..rush() };
+    let scenario = Scenario { gateways: 2, ..rush() }.beginning(open(3));
     let fresh = World::start(scenario).synced();
-    let starts = vec![fresh.following(&[IssueElsewhere { user: 0 }]), fresh];
+    let starts = vec![fresh.following(&[IssueElsewhere { drop: 0, user: 0 }]), fresh];
     proves("two gateways", starts, 5, 8_000);
 }
 
@@ -213,19 +230,20 @@ fn several_gateways_share_a_campaign() {
 fn an_operator_changes_the_campaign() {
     let scenario = Scenario {
         editions: vec![open(2), open(1), PAUSED],
-        first: open(1),
         most_versions: 3,
         may: |event| !matches!(event, IssueElsewhere { .. } | Trap { .. } | Decide { committing: false, .. }),
         ..rush()
-    };
+    }
+    .beginning(open(1));
     let fresh = World::start(scenario).synced();
     let sold_out = fresh.following(&request(0, 0, true));
-    let latched = sold_out.following(&[Request { worker: 1, user: 1 }, Request { worker: 2, user: 1 }]);
+    let latched =
+        sold_out.following(&[Request { worker: 1, user: 1, drop: 0 }, Request { worker: 2, user: 1, drop: 0 }]);
     let starts = vec![
-        latched.following(&[Change { to: 0 }]),
-        latched.following(&[Change { to: 2 }]).following(&sync(2)),
+        latched.following(&[Change { drop: 0, to: 0 }]),
+        latched.following(&[Change { drop: 0, to: 2 }]).following(&sync(2)),
         latched,
-        fresh.following(&[Request { worker: 0, user: 0 }, Change { to: 0 }]),
+        fresh.following(&[Request { worker: 0, user: 0, drop: 0 }, Change { drop: 0, to: 0 }]),
     ];
     proves("changes", starts, 6, 8_000);
 }
@@ -233,7 +251,6 @@ fn an_operator_changes_the_campaign() {
 #[test]
 fn a_backend_lags_behind() {
     let scenario = Scenario {
-        first: open(0),
         editions: vec![open(3), PAUSED],
         most_versions: 3,
         users: 1,
@@ -241,7 +258,8 @@ fn a_backend_lags_behind() {
             matches!(event, Request { .. } | Change { .. } | Ask { .. } | Answer { .. } | Accept { .. } | Tick { .. })
         },
         ..rush()
-    };
+    }
+    .beginning(open(0));
     proves("a lagging backend", vec![World::start(scenario).synced()], 10, 1_300);
 }
 
@@ -260,18 +278,62 @@ fn any_origin() {
     };
     let fresh = World::start(scenario);
     let sold_out = fresh.following(&request(0, 0, true)).following(&request(1, 1, true));
-    let starts = vec![sold_out.following(&[Change { to: 0 }]), sold_out, fresh];
+    let starts = vec![sold_out.following(&[Change { drop: 0, to: 0 }]), sold_out, fresh];
     proves("any origin", starts, 5, 14_000);
 }
 
 #[test]
 fn a_campaign_that_only_the_configuration_knows() {
-    let scenario = Scenario {
+    let mut scenario = Scenario {
         waits_ms: vec![600, 1_100, 3_500],
-        unlisted: true,
         ..scenario("08:00", "20:00", &[&written(2, "08:00", "20:00"), SYNC, CREDITS])
     };
+    scenario.drops[0].unlisted = true;
     proves("written beside a sync", vec![World::start(scenario).synced()], 5, 9_000);
+}
+
+/// A gateway starts while one campaign is open and nearly sold out. Of the other one a coupon is left, or it opens on the
+/// next day.
+#[test]
+fn a_gateway_starts_during_two_campaigns() {
+    for first_day in ["2026-05-01", "2026-05-02"] {
+        let mut scenario = Scenario {
+            workers: 2,
+            users: 2,
+            waits_ms: vec![600],
+            may: |event| !matches!(event, IssueElsewhere { .. } | Decide { committing: false, .. } | Trap { .. }),
+            ..scenario("08:00", "20:00", &[SYNC_TWO, CREDITS])
+        }
+        .beginning(open(1));
+        scenario.drops.push(DropSpec { rounds: rounds(first_day, "08:00", "20:00"), first: open(1), unlisted: false });
+        let starting = World::start(scenario);
+        let both = starting.following(&[
+            Request { worker: 0, user: 0, drop: 0 },
+            Request { worker: 0, user: 1, drop: 1 },
+            Decide { worker: 0, flight: 0, committing: true },
+        ]);
+        let starts = vec![
+            both.following(&[Settle { worker: 0, flight: 0 }]).following(&sync(1)),
+            both.following(&sync(1)),
+            both,
+            starting,
+        ];
+        proves(&format!("two campaigns, the second from {first_day}"), starts, 4, 3_000);
+    }
+}
+
+#[test]
+fn two_campaigns_in_a_rush() {
+    let mut scenario = Scenario {
+        workers: 2,
+        may: |event| !matches!(event, IssueElsewhere { .. } | GiveBack { .. } | Commit { .. }),
+        ..scenario("08:00", "20:00", &[SYNC_TWO, CREDITS])
+    }
+    .beginning(open(1));
+    scenario.drops.push(DropSpec { rounds: rounds("2026-05-01", "08:00", "20:00"), first: open(2), unlisted: false });
+    let fresh = World::start(scenario).synced();
+    let sold_out = fresh.following(&request(0, 0, true));
+    proves("two campaigns", vec![sold_out, fresh], 5, 8_000);
 }
 
 /// At an opening, a closing, and where one round closes as the next one opens.
@@ -285,10 +347,10 @@ fn rounds_change() {
                 start_ms: boundary_ms - 1_500,
                 instants_ms: [-2, -1, 0, 1, 2, 3, 600].map(|ms| boundary_ms + ms).into(),
                 origin_ahead_ms,
-                first: open(1),
                 may: |event| !matches!(event, Trap { .. } | LoseSync { .. } | Decide { committing: false, .. }),
                 ..scenario(hours.0, hours.1, &[SYNC, CREDITS])
-            };
+            }
+            .beginning(open(1));
             let fresh = World::start(scenario).synced();
             let waits = |ms: i64| Wait { ms };
             let starts = vec![fresh.following(&[waits(1_498)]), fresh.following(&[waits(1_500)]), fresh];
@@ -310,7 +372,7 @@ fn winners_ask_again_from_round_to_round() {
         ..rush()
     };
     let won = World::start(scenario).synced().following(&request(0, 0, true));
-    let remembered = won.following(&[Request { worker: 0, user: 0 }, Request { worker: 1, user: 0 }]);
+    let remembered = won.following(&[Request { worker: 0, user: 0, drop: 0 }, Request { worker: 1, user: 0, drop: 0 }]);
     let next_day = remembered.following(&[Wait { ms: 24 * HOUR }]);
     proves("winners ask again", vec![next_day.following(&sync(1)), remembered], 5, 5_000);
 }
@@ -328,13 +390,13 @@ fn between_two_calls() {
         ..rush()
     };
     let fresh = World::start(scenario).synced();
-    let both = fresh.following(&[Request { worker: 0, user: 0 }, Request { worker: 1, user: 1 }]);
+    let both = fresh.following(&[Request { worker: 0, user: 0, drop: 0 }, Request { worker: 1, user: 1, drop: 0 }]);
     let decided = [0, 1].map(|worker| Decide { worker, flight: 0, committing: true });
     let sold_out = both.following(&decided).following(&[0, 1].map(|worker| Settle { worker, flight: 0 }));
     let starts = vec![
         both.following(&decided),
         both,
-        sold_out.following(&[Change { to: 0 }, Ask { worker: 0 }, Answer { worker: 0, version: 2 }]),
+        sold_out.following(&[Change { drop: 0, to: 0 }, Ask { worker: 0 }, Answer { worker: 0, version: 2 }]),
         fresh,
     ];
     proves("between calls", starts, 8, 20_000);
@@ -352,5 +414,5 @@ fn three_workers_between_two_calls() {
         },
         ..rush()
     };
-    proves("three between calls", vec![World::start(scenario).synced()], 14, 17_000);
+    proves("three between calls", vec![World::start(scenario).synced()], 13, 17_000);
 }

@@ -10,7 +10,7 @@ use chrono::{Datelike, NaiveDate};
 use doorbuster_domain::id::{CampaignId, RoundId};
 use doorbuster_domain::wire::Totals;
 
-use crate::credits::{CreditAccount, HOLDS, RING, TimeSlot};
+use crate::credits::{CreditAccount, HOLDS, MOST_USERS, RING, TimeSlot, UserMark, UsersInFlight};
 use crate::duplicates::{self, HashKey, SHARD_BYTES};
 use crate::host::SharedData;
 
@@ -20,6 +20,7 @@ const LEASE: &str = "doorbuster/lease";
 const SLOTS: &str = "doorbuster/slots";
 const GENERATION: &str = "doorbuster/generation";
 const SNAPSHOT: &str = "doorbuster/snapshot";
+const CONFIRMED: &str = "doorbuster/confirmed";
 
 /// A compare-and-swap that loses this often gives up; with a handful of workers it never does.
 const MOST_RETRIES: u32 = 1_000;
@@ -98,10 +99,17 @@ struct Keys {
 }
 
 impl AccountKey {
-    /// The account that all campaigns the edge does not know have together.
+    /// The account that all campaigns have together which the edge does not know, and of which no origin has said that
+    /// they exist. A client can invent their ids.
     #[must_use]
-    pub fn unknown() -> Self {
-        Self::named("unknown")
+    pub fn unconfirmed() -> Self {
+        Self::named("unconfirmed")
+    }
+
+    /// The one of campaigns that the edge does not know, but an origin does.
+    #[must_use]
+    pub fn confirmed() -> Self {
+        Self::named("confirmed")
     }
 
     fn named(place: &str) -> Self {
@@ -167,6 +175,33 @@ pub fn update_account<T>(
 /// An account as it stands, if it is the one of `tag`.
 pub fn account(shared: &dyn SharedData, key: &AccountKey, tag: u64) -> Option<CreditAccount> {
     shared.get(&key.0.account).and_then(|(bytes, _)| read_account(&bytes)).filter(|account| account.tag == tag)
+}
+
+/// Campaigns remembered as existing: more than a gateway without a sync is asked for at the same time.
+const MOST_CONFIRMED: usize = 16;
+
+/// Whether an origin has said that the campaign of this tag exists.
+pub fn is_confirmed(shared: &dyn SharedData, tag: u64) -> bool {
+    let (bytes, _) = shared.get(CONFIRMED).unwrap_or_default();
+    read_tags(&bytes).contains(&tag)
+}
+
+/// An origin has said that the campaign of this tag exists. The one that was confirmed first is forgotten for it.
+pub fn confirm(shared: &dyn SharedData, tag: u64) {
+    let _ = update(shared, CONFIRMED, &mut 0, |value| {
+        let mut tags = read_tags(value.unwrap_or_default());
+        if tags.contains(&tag) {
+            return (None, ());
+        }
+        tags.push(tag);
+        let kept = tags.iter().skip(tags.len().saturating_sub(MOST_CONFIRMED));
+        (Some(kept.fold(Writer::default(), |out, tag| out.u64(*tag)).0), ())
+    });
+}
+
+fn read_tags(bytes: &[u8]) -> Vec<u64> {
+    let mut reader = Reader(bytes);
+    std::iter::from_fn(|| reader.u64()).collect()
 }
 
 /// Rounds of a campaign whose totals are kept.
@@ -279,7 +314,7 @@ impl Duplicates {
 }
 
 /// First byte of an account. Another layout takes another number, and an account of an old one is begun anew.
-const ACCOUNT_LAYOUT: u8 = 1;
+const ACCOUNT_LAYOUT: u8 = 2;
 const NO_LIMIT: u64 = u64::MAX;
 const NO_ROUND: i32 = i32::MIN;
 
@@ -299,9 +334,16 @@ fn write_account(account: &CreditAccount) -> Vec<u8> {
         .u32(account.held_when_asked)
         .i64(account.boundary_ms)
         .u32(account.boundary_used)
-        .i64(account.probed_ms);
+        .i64(account.probed_ms)
+        .i64(account.pending_until_ms)
+        .i64(account.blind_second)
+        .u32(account.blind_used);
     for slot in account.admitted.iter().chain(&account.held) {
         out = out.i64(slot.number).u32(slot.count);
+    }
+    // The rest: as many as there are.
+    for (user, until_ms) in account.users.0.iter().take(MOST_USERS) {
+        out = out.u32(user.0).i64(*until_ms);
     }
     out.0
 }
@@ -329,11 +371,18 @@ fn read_account(bytes: &[u8]) -> Option<CreditAccount> {
         boundary_ms: reader.i64()?,
         boundary_used: reader.u32()?,
         probed_ms: reader.i64()?,
+        pending_until_ms: reader.i64()?,
+        blind_second: reader.i64()?,
+        blind_used: reader.u32()?,
+        users: UsersInFlight::default(),
         admitted: [TimeSlot::default(); RING],
         held: [TimeSlot::default(); HOLDS],
     };
     for slot in account.admitted.iter_mut().chain(&mut account.held) {
         *slot = TimeSlot { number: reader.i64()?, count: reader.u32()? };
+    }
+    while !reader.0.is_empty() {
+        account.users.0.push((UserMark(reader.u32()?), reader.i64()?));
     }
     Some(account)
 }

@@ -74,7 +74,15 @@ impl<'a> Circumstances<'a> {
     }
 
     fn reply(&self, outcome: Outcome, answer: Answer) -> Reply {
+        // A round that has not begun, or a campaign that does not exist, is no fault that the edge should wait for.
+        let nothing_is_wrong = match &answer {
+            Answer::Refused(problem, _) => {
+                matches!(problem.refusal, Refusal::NotStarted | Refusal::OutsideHours | Refusal::UnknownCampaign)
+            }
+            _ => false,
+        };
         let notice = Notice {
+            hold: !nothing_is_wrong,
             outcome,
             campaign: self.campaign.clone(),
             round: self.round.map(|round| round.id),

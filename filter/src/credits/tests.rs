@@ -2,6 +2,7 @@ use doorbuster_domain::id::CampaignId;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::CreditRule;
 
 const NOW: i64 = 1_777_600_000_000;
 
@@ -11,6 +12,13 @@ fn round(day: &str) -> RoundId {
 
 fn terms(version: u64, quota: Option<u64>) -> Terms {
     Terms { tag: 7, version, quota, round: round("2026-05-01"), synced: true }
+}
+
+/// A user who has not asked before.
+fn anyone() -> UserMark {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static USERS: AtomicU32 = AtomicU32::new(0);
+    UserMark(USERS.fetch_add(1, Ordering::Relaxed))
 }
 
 fn layout() -> SlotLayout {
@@ -25,11 +33,16 @@ fn told(outcome: Outcome, issued: u64, quota: u64, version: u64) -> Ending {
         issued,
         quota: Some(quota),
         version,
+        hold: true,
     })
 }
 
 fn grant(account: &mut CreditAccount, terms: &Terms, now_ms: i64) -> Permit {
-    match account.admit(terms, &layout(), now_ms) {
+    grant_to(account, terms, anyone(), now_ms)
+}
+
+fn grant_to(account: &mut CreditAccount, terms: &Terms, user: UserMark, now_ms: i64) -> Permit {
+    match account.admit(terms, user, &layout(), now_ms) {
         Admission::Granted(permit) => permit,
         refused => panic!("{refused:?}"),
     }
@@ -44,10 +57,10 @@ fn as_many_are_admitted_as_coupons_remain() {
     let mut account = CreditAccount::new(7);
     let terms = terms(1, Some(3));
     let permits: Vec<_> = (0..3).map(|_| grant(&mut account, &terms, NOW)).collect();
-    assert_eq!(account.admit(&terms, &layout(), NOW), Admission::Busy);
+    assert_eq!(account.admit(&terms, anyone(), &layout(), NOW), Admission::Busy);
     // One is issued: its credit is free, but a coupon is gone as well.
     assert!(settle(&mut account, &permits[0], &told(Outcome::Issued, 1, 3, 1), NOW));
-    assert_eq!(account.admit(&terms, &layout(), NOW), Admission::Busy);
+    assert_eq!(account.admit(&terms, anyone(), &layout(), NOW), Admission::Busy);
     // One turns out to be a repeat: its coupon is still there.
     assert!(settle(&mut account, &permits[1], &told(Outcome::AlreadyIssued, 1, 3, 1), NOW));
     grant(&mut account, &terms, NOW);
@@ -58,8 +71,8 @@ fn the_last_coupon_latches_and_a_newer_version_lifts() {
     let mut account = CreditAccount::new(7);
     let permit = grant(&mut account, &terms(1, Some(1)), NOW);
     settle(&mut account, &permit, &told(Outcome::Issued, 1, 1, 1), NOW);
-    assert_eq!(account.admit(&terms(1, Some(1)), &layout(), NOW), Admission::SoldOut);
-    assert!(matches!(account.admit(&terms(2, Some(2)), &layout(), NOW), Admission::Granted(_)));
+    assert_eq!(account.admit(&terms(1, Some(1)), anyone(), &layout(), NOW), Admission::SoldOut);
+    assert!(matches!(account.admit(&terms(2, Some(2)), anyone(), &layout(), NOW), Admission::Granted(_)));
 }
 
 #[test]
@@ -75,6 +88,7 @@ fn an_older_notice_and_another_round_change_nothing() {
             issued: 10,
             quota: Some(10),
             version: 5,
+            hold: true,
         }),
     ] {
         let permit = grant(&mut account, &terms, NOW);
@@ -108,7 +122,7 @@ fn a_newer_schedule_may_go_back_to_an_earlier_round() {
         let mut account = CreditAccount::new(7);
         let permit = grant(&mut account, &terms(1, Some(1)), NOW);
         settle(&mut account, &permit, &told(Outcome::Issued, 1, 1, 1), NOW);
-        assert_eq!(account.admit(&terms(1, Some(1)), &layout(), NOW), Admission::SoldOut);
+        assert_eq!(account.admit(&terms(1, Some(1)), anyone(), &layout(), NOW), Admission::SoldOut);
         account
     };
     // Heard by a sync or by a worker's new snapshot,
@@ -118,7 +132,7 @@ fn a_newer_schedule_may_go_back_to_an_earlier_round() {
     grant(&mut account, &earlier, NOW);
     // or from the origin itself.
     let mut account = sold_out();
-    let probe = account.probe(&terms(1, Some(1)), &layout(), NOW).unwrap();
+    let probe = account.probe(&terms(1, Some(1)), anyone(), &layout(), NOW).unwrap();
     let Ending::Told(notice) = told(Outcome::Refused, 0, 1, 2) else { unreachable!() };
     settle(&mut account, &probe, &Ending::Told(Notice { round: Some(earlier.round), ..notice }), NOW);
     assert_eq!((account.round, account.issued, account.sold_out), (Some(earlier.round), 0, false));
@@ -133,7 +147,7 @@ fn rounds_of_a_written_campaign_go_on_whatever_version_its_origin_has_reached() 
     let mut account = CreditAccount::new(7);
     let permit = grant(&mut account, &written, NOW);
     settle(&mut account, &permit, &told(Outcome::Issued, 1, 1, 9), NOW);
-    assert_eq!(account.admit(&written, &layout(), NOW), Admission::SoldOut);
+    assert_eq!(account.admit(&written, anyone(), &layout(), NOW), Admission::SoldOut);
     grant(&mut account, &Terms { round: round("2026-05-02"), ..written }, NOW);
 }
 
@@ -144,7 +158,7 @@ fn a_failure_keeps_its_credit_for_a_while() {
     let permit = grant(&mut account, &terms, NOW);
     assert!(settle(&mut account, &permit, &Ending::Silent, NOW));
     for wait_ms in [0, 100, 499] {
-        assert_eq!(account.admit(&terms, &layout(), NOW + wait_ms), Admission::Busy, "{wait_ms}");
+        assert_eq!(account.admit(&terms, anyone(), &layout(), NOW + wait_ms), Admission::Busy, "{wait_ms}");
     }
     grant(&mut account, &terms, NOW + 750);
 }
@@ -154,7 +168,7 @@ fn a_credit_that_nobody_settles_heals_and_is_not_given_back_twice() {
     let mut account = CreditAccount::new(7);
     let terms = terms(1, Some(1));
     let lost = grant(&mut account, &terms, NOW);
-    assert_eq!(account.admit(&terms, &layout(), NOW + 9_999), Admission::Busy);
+    assert_eq!(account.admit(&terms, anyone(), &layout(), NOW + 9_999), Admission::Busy);
     let later = NOW + 11_000;
     let second = grant(&mut account, &terms, later);
     assert!(!settle(&mut account, &lost, &Ending::Silent, later), "its slot was dropped or reused");
@@ -170,10 +184,10 @@ fn pending_keeps_its_credit_until_the_answer_to_a_later_sync() {
     account.ask(&layout(), NOW);
     settle(&mut account, &permit, &told(Outcome::Pending, 0, 1, 1), NOW);
     account.answer(&terms, 0, 1, 1);
-    assert_eq!(account.admit(&terms, &layout(), NOW), Admission::Busy, "that sync was sent before");
+    assert_eq!(account.admit(&terms, anyone(), &layout(), NOW), Admission::Busy, "that sync was sent before");
     account.ask(&layout(), NOW);
     account.answer(&terms, 0, 1, 1);
-    assert_eq!(account.admit(&terms, &layout(), NOW), Admission::Busy, "the place is still reserved");
+    assert_eq!(account.admit(&terms, anyone(), &layout(), NOW), Admission::Busy, "the place is still reserved");
     account.ask(&layout(), NOW);
     account.answer(&terms, 0, 0, 1);
     grant(&mut account, &terms, NOW);
@@ -187,11 +201,11 @@ fn gateways_share_what_remains_and_one_always_gets_through() {
     for _ in 0..4 {
         grant(&mut account, &terms, NOW);
     }
-    assert_eq!(account.admit(&terms, &layout(), NOW), Admission::Busy);
+    assert_eq!(account.admit(&terms, anyone(), &layout(), NOW), Admission::Busy);
     let mut last = CreditAccount::new(7);
     last.answer(&terms, 9, 9, 3);
     grant(&mut last, &terms, NOW);
-    assert_eq!(last.admit(&terms, &layout(), NOW), Admission::Busy);
+    assert_eq!(last.admit(&terms, anyone(), &layout(), NOW), Admission::Busy);
 }
 
 #[test]
@@ -202,7 +216,7 @@ fn places_reserved_through_other_gateways_are_not_asked_for() {
     account.ask(&layout(), NOW);
     // Our own one is among the three reserved.
     account.answer(&terms, 0, 3, 1);
-    assert_eq!(account.admit(&terms, &layout(), NOW), Admission::Busy);
+    assert_eq!(account.admit(&terms, anyone(), &layout(), NOW), Admission::Busy);
     assert!(!account.sold_out, "reserved is not sold");
 }
 
@@ -212,12 +226,12 @@ fn one_probe_a_second_passes_the_latch_and_only_its_answer_lifts_it() {
     let terms = terms(0, Some(1));
     let permit = grant(&mut account, &terms, NOW);
     settle(&mut account, &permit, &told(Outcome::SoldOut, 1, 1, 0), NOW);
-    let probe = account.probe(&terms, &layout(), NOW).unwrap();
-    assert_eq!(account.probe(&terms, &layout(), NOW + 999), None);
+    let probe = account.probe(&terms, anyone(), &layout(), NOW).unwrap();
+    assert_eq!(account.probe(&terms, anyone(), &layout(), NOW + 999), None);
     settle(&mut account, &probe, &told(Outcome::Issued, 2, 5, 0), NOW);
     assert!(!account.sold_out);
     assert_eq!((account.quota, account.issued), (Some(5), 2));
-    let probe = account.probe(&terms, &layout(), NOW + 1_000).unwrap();
+    let probe = account.probe(&terms, anyone(), &layout(), NOW + 1_000).unwrap();
     settle(&mut account, &probe, &told(Outcome::SoldOut, 5, 5, 0), NOW);
     assert!(account.sold_out);
 }
@@ -228,7 +242,7 @@ fn a_boundary_admits_its_cap_and_the_new_round_s_first_answer_begins_it() {
     account.align(&terms(1, Some(2)));
     account.sold_out = true;
     let mut permits = Vec::new();
-    while let Admission::Granted(permit) = account.admit_unclear(7, NOW, 4, &layout(), NOW) {
+    while let Admission::Granted(permit) = account.admit_unclear(7, NOW, 4, anyone(), &layout(), NOW) {
         permits.push(permit);
     }
     assert_eq!(permits.len(), 4);
@@ -239,9 +253,93 @@ fn a_boundary_admits_its_cap_and_the_new_round_s_first_answer_begins_it() {
         issued: 1,
         quota: Some(2),
         version: 1,
+        hold: true,
     };
     settle(&mut account, &permits[0], &Ending::Told(notice), NOW);
     assert_eq!((account.round, account.issued, account.sold_out), (Some(round("2026-05-02")), 1, false));
+}
+
+#[test]
+fn client_that_resets_holds_one_credit_and_only_briefly() {
+    let mut account = CreditAccount::new(7);
+    let terms = terms(1, Some(2));
+    let user = anyone();
+    let permit = grant_to(&mut account, &terms, user, NOW);
+    assert_eq!(account.admit(&terms, user, &layout(), NOW), Admission::Busy, "one request in flight per user");
+    assert!(settle(&mut account, &permit, &Ending::Abandoned, NOW));
+    assert_eq!(account.admit(&terms, user, &layout(), NOW + 61), Admission::Busy, "the origin may be at work on it");
+    assert_eq!(account.in_flight(&layout(), NOW + 61), 1);
+    assert_eq!(account.in_flight(&layout(), NOW + 200), 0);
+    assert!(matches!(account.admit(&terms, user, &layout(), NOW + 200), Admission::Granted(_)));
+}
+
+#[test]
+fn answer_frees_its_user_and_a_failure_keeps_it() {
+    let mut account = CreditAccount::new(7);
+    let terms = terms(1, Some(5));
+    let user = anyone();
+    for (ending, asks_again) in [
+        (told(Outcome::AlreadyIssued, 1, 5, 1), true),
+        (told(Outcome::Refused, 1, 5, 1), false),
+        (told(Outcome::Pending, 1, 5, 1), false),
+        (Ending::Silent, false),
+    ] {
+        let mut account = account.clone();
+        let permit = grant_to(&mut account, &terms, user, NOW);
+        settle(&mut account, &permit, &ending, NOW);
+        let again = account.admit(&terms, user, &layout(), NOW);
+        assert_eq!(matches!(again, Admission::Granted(_)), asks_again, "{ending:?}");
+        if !asks_again {
+            grant_to(&mut account, &terms, user, NOW + 1_000);
+        }
+    }
+    assert!(account.probe(&terms, user, &layout(), NOW).is_some());
+    assert_eq!(account.probe(&terms, user, &layout(), NOW + 1_000), None);
+}
+
+#[test]
+fn refusal_that_took_nothing_holds_nothing() {
+    let mut account = CreditAccount::new(7);
+    let terms = terms(1, Some(1));
+    let permit = grant(&mut account, &terms, NOW);
+    let Ending::Told(notice) = told(Outcome::Refused, 0, 1, 1) else { unreachable!() };
+    settle(&mut account, &permit, &Ending::Told(Notice { hold: false, ..notice }), NOW);
+    grant(&mut account, &terms, NOW);
+}
+
+#[test]
+fn pending_credits_expire_without_a_sync() {
+    let mut account = CreditAccount::new(7);
+    let terms = terms(1, Some(2));
+    for asked in [false, true] {
+        let permit = grant(&mut account, &terms, NOW);
+        settle(&mut account, &permit, &told(Outcome::Pending, 0, 2, 1), NOW);
+        if asked {
+            account.ask(&layout(), NOW);
+        }
+    }
+    assert_eq!(account.admit(&terms, anyone(), &layout(), NOW + 9_999), Admission::Busy);
+    grant(&mut account, &terms, NOW + 10_000);
+    grant(&mut account, &terms, NOW + 10_000);
+}
+
+#[test]
+fn campaigns_without_known_terms_are_limited_at_once_and_per_second() {
+    let mut account = CreditAccount::new(0);
+    let limit = BlindLimit { at_once: 2, per_second: 5 };
+    let mut admitted = 0;
+    for ms in 0..1_000 {
+        if let Admission::Granted(permit) = account.admit_blind(0, limit, anyone(), &layout(), NOW + ms) {
+            admitted += 1;
+            // An origin that answers at once.
+            account.release(&permit, &told(Outcome::AlreadyIssued, 0, 1, 1), &layout(), NOW + ms, false);
+        }
+    }
+    assert_eq!(admitted, 5);
+    let next = NOW + 1_000;
+    let granted =
+        (0..5).filter(|_| matches!(account.admit_blind(0, limit, anyone(), &layout(), next), Admission::Granted(_)));
+    assert_eq!(granted.count(), 2, "at once");
 }
 
 #[test]
@@ -284,7 +382,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Admit => {
-                    if let Admission::Granted(permit) = account.admit(&terms, &layout, now_ms) {
+                    if let Admission::Granted(permit) = account.admit(&terms, anyone(), &layout, now_ms) {
                         out.push((permit, now_ms));
                         prop_assert!(out.len() as u64 <= quota - issued.min(quota), "{} out, {issued} issued", out.len());
                     }
@@ -319,6 +417,6 @@ proptest! {
         account.answer(&terms, issued, issued, 1);
         prop_assert_eq!(account.in_flight(&layout, now_ms), 0);
         prop_assert_eq!(account.sold_out, issued == quota);
-        prop_assert_eq!(matches!(account.admit(&terms, &layout, now_ms), Admission::Granted(_)), issued < quota);
+        prop_assert_eq!(matches!(account.admit(&terms, anyone(), &layout, now_ms), Admission::Granted(_)), issued < quota);
     }
 }

@@ -138,7 +138,15 @@ fn code(reply: &Reply) -> String {
 }
 
 fn notice(outcome: Outcome, issued: u64, quota: u64, version: u64) -> Option<Notice> {
-    Some(Notice { outcome, campaign: spring(), round: Some(rounds().0.id), issued, quota: Some(quota), version })
+    Some(Notice {
+        outcome,
+        campaign: spring(),
+        round: Some(rounds().0.id),
+        issued,
+        quota: Some(quota),
+        version,
+        hold: true,
+    })
 }
 
 fn told(version: u64, quota: u64, issued: u64, now_ms: i64) -> SyncCampaign {
@@ -216,6 +224,8 @@ fn a_winner_is_known_to_every_worker() {
     assert_eq!(edge.code(1, "u1"), "already_issued");
     let pass = edge.admit(1, "u2");
     edge.settle(1, &pass, notice(Outcome::Refused, 1, 5, 0));
+    assert_eq!(edge.code(0, "u2"), "busy", "its credit is held for a while");
+    edge.wait(1_000);
     assert_eq!(edge.code(0, "u2"), "admitted", "a refusal confirms no coupon");
 }
 
@@ -321,7 +331,53 @@ fn only_a_young_and_complete_snapshot_knows_that_a_campaign_does_not_exist() {
     edge.wait(1_000);
     assert!(matches!(edge.ask(0, other(), user("u1")), Decision::Admit(_)));
     edge.sync(vec![told(1, 5, 0, NOW)], false);
-    assert!(matches!(edge.ask(0, other(), user("u1")), Decision::Admit(_)));
+    assert!(matches!(edge.ask(0, other(), user("u2")), Decision::Admit(_)));
+}
+
+/// The gateway has started a moment ago. Both campaigns exist; clients also ask for invented ones.
+#[test]
+fn invented_campaigns_use_nothing_that_others_could_use() {
+    let campaign = |name: &str| CampaignId::parse(name).map_err(|_| Refusal::InvalidCampaign);
+    let mut edge = Edge::synced(2, NOW);
+    let pass = edge.admit(0, "u1");
+    edge.settle(0, &pass, notice(Outcome::Issued, 1, 5, 1));
+    for number in 0..200 {
+        let _ = edge.ask(number % 2, campaign(&format!("invented-{number}")), user(&format!("v{number}")));
+    }
+    let invented = edge.ask(0, campaign("invented"), user("v"));
+    assert!(matches!(invented, Decision::Refuse(reply) if code(&reply) == "busy"));
+    for worker in [0, 1] {
+        assert_eq!(edge.code(worker, &format!("w{worker}")), "admitted", "an origin has confirmed it");
+    }
+}
+
+/// What the origin says of one campaign after a sync does not reach another one.
+#[test]
+fn late_answers_reach_their_own_campaign_alone() {
+    let mut edge = Edge::synced(1, NOW);
+    let other = CampaignId::parse("other").unwrap();
+    let about = |campaign: &CampaignId, outcome, issued| {
+        let round = Some(rounds().0.id);
+        Some(Notice { outcome, campaign: campaign.clone(), round, issued, quota: Some(5), version: 1, hold: true })
+    };
+    let admit = |edge: &mut Edge, campaign: &CampaignId, name: &str| match edge.ask(0, Ok(campaign.clone()), user(name))
+    {
+        Decision::Admit(pass) => pass,
+        Decision::Refuse(reply) => panic!("{}", code(&reply)),
+    };
+    let [sold_out, late, later] =
+        [(&spring(), "u1"), (&other, "u2"), (&other, "u3")].map(|(campaign, name)| admit(&mut edge, campaign, name));
+    edge.settle(0, &sold_out, about(&spring(), Outcome::SoldOut, 5));
+    let second = SyncCampaign { id: other.clone(), ..told(1, 5, 0, NOW) };
+    edge.sync(vec![told(1, 5, 5, NOW), second], true);
+    edge.settle(0, &late, about(&other, Outcome::Issued, 1));
+    assert_eq!(edge.code(0, "u4"), "sold_out");
+    let pass = admit(&mut edge, &other, "u5");
+    edge.settle(0, &pass, about(&other, Outcome::Issued, 2));
+    // It has its own account now, which learns from a request that was admitted before.
+    edge.settle(0, &later, about(&other, Outcome::SoldOut, 5));
+    let refused = edge.ask(0, Ok(other), user("u6"));
+    assert!(matches!(refused, Decision::Refuse(reply) if code(&reply) == "sold_out"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::origin::{User, open_round};
+use super::origin::{Drop, User, open_round};
 use super::worker::{Flight, Sync, Worker};
 use super::world::World;
 
@@ -12,6 +12,7 @@ pub(super) enum Event {
     Request {
         worker: usize,
         user: User,
+        drop: Drop,
     },
     /// The worker's step makes its next call of shared data.
     GoOn {
@@ -28,8 +29,13 @@ pub(super) enum Event {
         worker: usize,
         flight: usize,
     },
-    /// A reset, a timeout, an answer that says nothing.
+    /// A timeout, or an answer that says nothing.
     Fail {
+        worker: usize,
+        flight: usize,
+    },
+    /// The client resets it.
+    Abandon {
         worker: usize,
         flight: usize,
     },
@@ -42,7 +48,8 @@ pub(super) enum Event {
     Ask {
         worker: usize,
     },
-    /// A backend that knows this version answers a sync; its answer is on its way.
+    /// A backend that knows this version of the first campaign, and the newest of the others, answers a sync; its answer
+    /// is on its way.
     Answer {
         worker: usize,
         version: u64,
@@ -56,16 +63,20 @@ pub(super) enum Event {
     },
     /// An operator's change.
     Change {
+        drop: Drop,
         to: usize,
     },
     Commit {
+        drop: Drop,
         user: User,
     },
     GiveBack {
+        drop: Drop,
         user: User,
     },
     /// Another gateway's request is issued a coupon.
     IssueElsewhere {
+        drop: Drop,
         user: User,
     },
     /// Time passes, and at the end of it every worker ticks.
@@ -81,7 +92,9 @@ impl World {
         for (at, worker) in self.workers.iter().enumerate() {
             self.worker_events(at, worker, &mut events);
         }
-        self.origin_events(&mut events);
+        for drop in 0..self.origins.len() {
+            self.origin_events(drop, &mut events);
+        }
         let next_instant = self.scenario.instants_ms.iter().find(|at_ms| **at_ms > self.now_ms);
         let waits = self.scenario.waits_ms.iter().copied().chain(next_instant.map(|at_ms| at_ms - self.now_ms));
         events.extend(waits.filter(|ms| self.may_wait(*ms)).map(|ms| Event::Wait { ms }));
@@ -91,8 +104,9 @@ impl World {
 
     /// Users that can be told apart from somebody who has never asked.
     fn known_users(&self) -> BTreeSet<User> {
-        let mut known = self.origin.users();
+        let mut known: BTreeSet<User> = self.origins.iter().flat_map(|origin| origin.users()).collect();
         known.extend(self.workers.iter().flat_map(|worker| worker.flights.iter().map(|flight| flight.user)));
+        known.extend(self.workers.iter().filter_map(|worker| worker.asking()));
         known
     }
 
@@ -115,19 +129,21 @@ impl World {
             events.push(Event::GoOn { worker: at });
             return;
         }
-        events.extend(self.users().into_iter().map(|user| Event::Request { worker: at, user }));
+        for drop in 0..self.origins.len() {
+            events.extend(self.users().into_iter().map(|user| Event::Request { worker: at, user, drop }));
+        }
         for (flight, asked) in worker.flights.iter().enumerate() {
             if asked.answer.is_some() {
                 events.push(Event::Settle { worker: at, flight });
             }
-            events.push(Event::Fail { worker: at, flight });
+            events.extend([Event::Fail { worker: at, flight }, Event::Abandon { worker: at, flight }]);
         }
         events.push(Event::Tick { worker: at });
         match &worker.sync {
             None if self.workers.iter().all(|other| other.sync.is_none()) => events.push(Event::Ask { worker: at }),
             None => {}
             Some(Sync::Asked) => {
-                let newest = self.origin.version();
+                let newest = self.origins.first().map_or(0, |origin| origin.version());
                 events.extend((1..=newest).map(|version| Event::Answer { worker: at, version }));
                 events.push(Event::LoseSync { worker: at });
             }
@@ -143,21 +159,22 @@ impl World {
         })
     }
 
-    fn origin_events(&self, events: &mut Vec<Event>) {
-        if self.origin.editions.len() < self.scenario.most_versions {
-            let current = self.origin.current();
+    fn origin_events(&self, drop: Drop, events: &mut Vec<Event>) {
+        let origin = &self.origins[drop];
+        if origin.editions.len() < self.scenario.most_versions {
+            let current = origin.current();
             let others = self.scenario.editions.iter().enumerate().filter(|(_, edition)| **edition != current);
-            events.extend(others.map(|(to, _)| Event::Change { to }));
+            events.extend(others.map(|(to, _)| Event::Change { drop, to }));
         }
-        let Some(round) = open_round(&self.scenario.rounds, self.origin_ms()) else { return };
-        let book = self.origin.book(round.id);
+        let Some(round) = open_round(self.rounds(drop), self.origin_ms()) else { return };
+        let book = origin.book(round.id);
         for user in &book.pending {
-            events.extend([Event::Commit { user: *user }, Event::GiveBack { user: *user }]);
+            events.extend([Event::Commit { drop, user: *user }, Event::GiveBack { drop, user: *user }]);
         }
-        if self.origin.has_coupon(round.id) {
+        if origin.has_coupon(round.id) {
             let known = self.known_users();
             let stranger = (0..self.scenario.users).find(|user| !known.contains(user));
-            events.extend(stranger.map(|user| Event::IssueElsewhere { user }));
+            events.extend(stranger.map(|user| Event::IssueElsewhere { drop, user }));
         }
     }
 }

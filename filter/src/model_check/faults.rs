@@ -27,14 +27,22 @@ fn a_generous_rule_is_noticed() {
 #[test]
 fn a_lost_update_is_noticed() {
     let scenario = Scenario { grain: Grain::Calls, broken: Some(Broken::WritesBlindly), ..rush() };
-    finds(Rule::Credits, Scenario { may: |event| matches!(event, Request { .. } | GoOn { .. }), ..scenario }, 8);
+    let may = |event: &_| matches!(event, Request { worker: 0, user: 0, .. } | Request { user: 1, .. } | GoOn { .. });
+    finds(Rule::Credits, Scenario { may, ..scenario }.beginning(open(1)), 8);
+}
+
+#[test]
+fn a_user_with_two_requests_in_flight_is_noticed() {
+    let scenario = Scenario { grain: Grain::Calls, broken: Some(Broken::WritesBlindly), ..rush() };
+    let may = |event: &_| matches!(event, Request { user: 0, .. } | GoOn { .. });
+    finds(Rule::OnePerUser, Scenario { may, ..scenario }, 8);
 }
 
 #[test]
 fn a_refusal_that_the_origin_would_not_give_is_noticed() {
-    let scenario = Scenario { broken: Some(Broken::TakesPendingForIssued), ..rush() };
-    let may = |event: &_| matches!(event, Request { .. } | Decide { .. } | Settle { .. });
-    finds(Rule::ForGood, Scenario { may, ..scenario }, 7);
+    let scenario = Scenario { broken: Some(Broken::TakesPendingForIssued), workers: 1, ..rush() };
+    let may = |event: &_| matches!(event, Request { .. } | Decide { .. } | Settle { .. } | Wait { ms: 600 });
+    finds(Rule::ForGood, Scenario { may, ..scenario }, 8);
 }
 
 #[test]
@@ -45,7 +53,7 @@ fn a_winner_taken_for_another_user_is_noticed() {
 
 #[test]
 fn a_latch_that_is_never_lifted_is_noticed() {
-    let scenario = Scenario { broken: Some(Broken::TicksWithoutLooking), first: open(0), ..rush() };
+    let scenario = Scenario { broken: Some(Broken::TicksWithoutLooking), ..rush() }.beginning(open(0));
     finds(Rule::Latch, Scenario { editions: vec![open(1)], most_versions: 2, ..scenario }, 6);
 }
 

@@ -6,9 +6,12 @@ use doorbuster_domain::id::{CampaignId, RoundId};
 use doorbuster_domain::notice::{Notice, Outcome};
 use doorbuster_domain::schedule::{Phase, Round};
 use doorbuster_domain::timetable::Timetable;
-use doorbuster_domain::wire::{SyncCampaign, SyncResponse};
+use doorbuster_domain::wire::SyncCampaign;
 
 use super::Broken;
+
+/// A campaign's place in [`Scenario::drops`](super::Scenario::drops).
+pub(super) type Drop = usize;
 
 /// A user's number.
 pub(super) type User = u8;
@@ -37,16 +40,17 @@ impl Book {
     }
 }
 
-/// The origin.
+/// The origin of one campaign.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
+    drop: Drop,
     pub(super) editions: Vec<Edition>,
     pub(super) books: BTreeMap<RoundId, Book>,
 }
 
 impl Origin {
-    pub(super) fn new(first: Edition) -> Self {
-        Self { editions: vec![first], books: BTreeMap::new() }
+    pub(super) fn new(drop: Drop, first: Edition) -> Self {
+        Self { drop, editions: vec![first], books: BTreeMap::new() }
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -87,7 +91,7 @@ impl Origin {
     ) -> Notice {
         let (version, Edition { quota, paused }) = (self.version(), self.current());
         let Some(round) = open_round(rounds, now_ms) else {
-            return notice(Outcome::Refused, None, 0, quota, version);
+            return notice(self.drop, Outcome::Refused, None, 0, quota, version);
         };
         let book = self.books.entry(round.id).or_default();
         let mut known = book.clone();
@@ -111,17 +115,17 @@ impl Origin {
             book.pending.insert(user);
             Outcome::Pending
         };
-        notice(outcome, Some(round.id), book.issued(), quota, version)
+        notice(self.drop, outcome, Some(round.id), book.issued(), quota, version)
     }
 
-    /// What a backend answers to a sync that knows the campaign as of `version`.
-    pub(super) fn sync(&self, rounds: &[Round], version: u64, gateways: u32, now_ms: i64) -> SyncResponse {
+    /// What a backend that knows the campaign as of `version` answers to a sync.
+    pub(super) fn sync(&self, rounds: &[Round], version: u64, now_ms: i64) -> SyncCampaign {
         let timetable = timetable(rounds, now_ms);
         let round = timetable.rounds.first().map(|round| round.id);
         let book = round.map(|round| self.book(round)).unwrap_or_default();
         let Edition { quota, paused } = self.edition(version);
-        let campaign = SyncCampaign {
-            id: spring(),
+        SyncCampaign {
+            id: campaign_id(self.drop),
             version,
             paused,
             timetable,
@@ -129,13 +133,12 @@ impl Origin {
             round,
             issued: book.issued(),
             reserved: book.reserved(),
-        };
-        SyncResponse { now_ms, uncertainty_ms: 0, gateways, complete: true, campaigns: vec![campaign] }
+        }
     }
 }
 
-fn notice(outcome: Outcome, round: Option<RoundId>, issued: u64, quota: u64, version: u64) -> Notice {
-    Notice { outcome, campaign: spring(), round, issued, quota: Some(quota), version }
+fn notice(drop: Drop, outcome: Outcome, round: Option<RoundId>, issued: u64, quota: u64, version: u64) -> Notice {
+    Notice { outcome, campaign: campaign_id(drop), round, issued, quota: Some(quota), version, hold: true }
 }
 
 /// The rounds around a moment, of all there are.
@@ -153,7 +156,7 @@ pub(super) fn open_round(rounds: &[Round], now_ms: i64) -> Option<Round> {
     }
 }
 
-/// The only campaign.
-pub(super) fn spring() -> CampaignId {
-    CampaignId::parse("spring").unwrap()
+/// A campaign's id.
+pub(super) fn campaign_id(drop: Drop) -> CampaignId {
+    CampaignId::parse(["spring", "autumn"][drop]).unwrap()
 }

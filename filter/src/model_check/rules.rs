@@ -5,9 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use doorbuster_domain::id::RoundId;
 use doorbuster_domain::schedule::Phase;
 
-use super::origin::{User, open_round, spring, timetable};
+use super::origin::{Drop, User, campaign_id, open_round, timetable};
 use super::search::{Rule, System, Violation};
-use super::worker::{Kind, Step};
+use super::worker::{Flight, Kind, Step};
 use super::world::World;
 use crate::credits::{CreditAccount, PROBE_EVERY_MS};
 use crate::reply::Reply;
@@ -17,16 +17,21 @@ use crate::state::{self, AccountKey};
 const WELL_INSIDE_MS: i64 = 10_000;
 
 impl World {
-    /// The campaign's account and the one of campaigns that are not known, without slots that have run out.
-    pub(super) fn accounts(&self) -> [Option<CreditAccount>; 2] {
-        let Some(worker) = self.workers.first() else { return [None, None] };
-        let tag = worker.subject.gate.process().hash_key.campaign(&spring());
-        let own = state::account_keys(&self.shared).get(spring().as_str()).cloned();
-        [
-            own.and_then(|key| state::account(&self.shared, &key, tag)),
-            state::account(&self.shared, &AccountKey::unknown(), 0),
-        ]
-        .map(|account| account.map(|account| account.without_the_past(worker.subject.gate.slot_layout(), self.now_ms)))
+    /// The account of each campaign, and those of campaigns that are not known, without slots that have run out.
+    pub(super) fn accounts(&self) -> Vec<Option<CreditAccount>> {
+        let Some(worker) = self.workers.first() else { return Vec::new() };
+        let gate = &worker.subject.gate;
+        let keys = state::account_keys(&self.shared);
+        let own = (0..self.origins.len()).map(|drop| {
+            let id = campaign_id(drop);
+            let key = keys.get(id.as_str())?;
+            state::account(&self.shared, key, gate.process().hash_key.campaign(&id))
+        });
+        let blind = [AccountKey::unconfirmed(), AccountKey::confirmed()];
+        let blind = blind.into_iter().map(|key| state::account(&self.shared, &key, 0));
+        own.chain(blind)
+            .map(|account| account.map(|account| account.without_the_past(gate.slot_layout(), self.now_ms)))
+            .collect()
     }
 
     fn in_flight(&self, account: &Option<CreditAccount>) -> u64 {
@@ -34,12 +39,28 @@ impl World {
         account.as_ref().zip(layout).map_or(0, |(account, layout)| account.in_flight(&layout, self.now_ms))
     }
 
-    /// Requests that must hold a credit of the campaign's account, and of the other one.
-    fn must_hold(&self) -> [u64; 2] {
-        let flights = || self.workers.iter().flat_map(|worker| &worker.flights);
-        let unknown = flights().filter(|flight| flight.kind == Kind::Unknown).count();
-        let own = flights().count() - unknown;
-        [(own + self.owed.count(self.now_ms)) as u64, (unknown + self.owed_unknown.count(self.now_ms)) as u64]
+    /// Requests that must hold a credit, by account.
+    fn must_hold(&self) -> Vec<u64> {
+        let mut held: Vec<usize> = self
+            .records
+            .iter()
+            .map(|record| &record.owed)
+            .chain(&self.owed_blind)
+            .map(|owed| owed.count(self.now_ms))
+            .collect();
+        for flight in self.workers.iter().flat_map(|worker| &worker.flights) {
+            held[self.account_of(flight)] += 1;
+        }
+        held.into_iter().map(|count| count as u64).collect()
+    }
+
+    /// The place of a request's account in [`World::accounts`].
+    fn account_of(&self, flight: &Flight) -> usize {
+        match flight.kind {
+            Kind::Unconfirmed => self.origins.len(),
+            Kind::Confirmed => self.origins.len() + 1,
+            Kind::Ordinary | Kind::Probe | Kind::Unclear => flight.drop,
+        }
     }
 
     /// No credit is given back before its time, or twice.
@@ -53,22 +74,30 @@ impl World {
         Ok(())
     }
 
-    /// A request has been admitted.
-    pub(super) fn judge_admission(&self, kind: Kind) -> Result<(), Violation> {
-        let [own, unknown] = self.must_hold();
+    /// A request has been admitted, and is not among the flights yet.
+    pub(super) fn judge_admission(&self, flight: &Flight) -> Result<(), Violation> {
+        let kind = flight.kind;
+        let record = &self.records[flight.drop];
+        let held = self.must_hold()[self.account_of(flight)];
         let credits = &self.scenario.config.credits;
         let (used, limit) = match kind {
-            Kind::Ordinary => (own, self.credit_limit()),
-            Kind::Unknown => (unknown, u64::from(credits.warming)),
+            Kind::Ordinary => (held, self.credit_limit(flight.drop)),
+            Kind::Unconfirmed | Kind::Confirmed => (held, u64::from(credits.warming)),
             Kind::Unclear => {
-                let used = self.unclear.get(&self.nearest_boundary()).copied().unwrap_or_default();
+                let used = record.unclear.get(&self.nearest_boundary(flight.drop)).copied().unwrap_or_default();
                 (u64::from(used), u64::from(self.scenario.config.boundary.grey_cap))
             }
             Kind::Probe => {
-                let recent = self.probed_ms.is_some_and(|probed_ms| self.now_ms - probed_ms < PROBE_EVERY_MS);
+                let recent = record.probed_ms.is_some_and(|probed_ms| self.now_ms - probed_ms < PROBE_EVERY_MS);
                 (u64::from(recent), 1)
             }
         };
+        let same = |other: &&Flight| {
+            other.user == flight.user && self.account_of(other) == self.account_of(flight) && other.drop == flight.drop
+        };
+        if let Some(other) = self.workers.iter().flat_map(|worker| &worker.flights).find(same) {
+            return Err(Violation::new(Rule::OnePerUser, format!("user {} has two requests in flight", other.user)));
+        }
         if used < limit {
             return Ok(());
         }
@@ -76,34 +105,36 @@ impl World {
     }
 
     /// What the design's formula allows, for the most generous version that the account may know.
-    fn credit_limit(&self) -> u64 {
-        let Some(round) = open_round(&self.scenario.rounds, self.origin_ms()) else { return 0 };
-        let issued = self.heard_issued.get(&round.id).copied().unwrap_or_default();
-        let versions = self.heard.any.max(1)..=self.origin.version();
-        let remaining = versions.map(|version| self.origin.edition(version).quota.saturating_sub(issued)).max();
+    fn credit_limit(&self, drop: Drop) -> u64 {
+        let (origin, record) = (&self.origins[drop], &self.records[drop]);
+        let Some(round) = open_round(self.rounds(drop), self.origin_ms()) else { return 0 };
+        let issued = record.heard_issued.get(&round.id).copied().unwrap_or_default();
+        let versions = record.heard.any.max(1)..=origin.version();
+        let remaining = versions.map(|version| origin.edition(version).quota.saturating_sub(issued)).max();
         remaining.unwrap_or_default().div_ceil(u64::from(self.scenario.gateways))
     }
 
     /// A request has been refused.
-    pub(super) fn judge_refusal(&self, worker: usize, user: User, reply: &Reply) -> Result<(), Violation> {
+    pub(super) fn judge_refusal(&self, worker: usize, drop: Drop, user: User, reply: &Reply) -> Result<(), Violation> {
         let now_ms = self.origin_ms();
-        let phase = timetable(&self.scenario.rounds, now_ms).phase(now_ms);
-        let open = open_round(&self.scenario.rounds, now_ms).map(|round| round.id);
-        let obliged = self.workers[worker].obliged;
-        let issued = |round: RoundId| self.origin.book(round).issued();
+        let (origin, rounds) = (&self.origins[drop], self.rounds(drop));
+        let phase = timetable(rounds, now_ms).phase(now_ms);
+        let open = open_round(rounds, now_ms).map(|round| round.id);
+        let obliged = self.workers[worker].obliged[drop];
+        let issued = |round: RoundId| origin.book(round).issued();
         let sold_out_since = |version: u64| {
-            let mut versions = version.max(1)..=self.origin.version();
-            open.is_some_and(|round| versions.any(|version| issued(round) >= self.origin.edition(version).quota))
+            let mut versions = version.max(1)..=origin.version();
+            open.is_some_and(|round| versions.any(|version| issued(round) >= origin.edition(version).quota))
         };
         let paused_since =
-            |version: u64| (version.max(1)..=self.origin.version()).any(|version| self.origin.edition(version).paused);
+            |version: u64| (version.max(1)..=origin.version()).any(|version| origin.edition(version).paused);
         let code = code(reply);
         let (rule, justified) = match code.as_str() {
             "busy" => return Ok(()),
             "sold_out" if sold_out_since(0) => (Rule::Latch, sold_out_since(obliged.any)),
             "paused" if paused_since(0) => (Rule::Latch, paused_since(obliged.synced)),
             "already_issued" => {
-                let has_one = open.is_some_and(|round| self.origin.book(round).committed.contains(&user));
+                let has_one = open.is_some_and(|round| origin.book(round).committed.contains(&user));
                 (Rule::ForGood, has_one)
             }
             "not_started" => (Rule::ForGood, matches!(phase, Some(Phase::NotStarted { .. }))),
@@ -114,17 +145,19 @@ impl World {
         if justified {
             return Ok(());
         }
-        Err(Violation::new(rule, format!("worker {worker} refuses user {user} with {code}, {obliged:?}")))
+        Err(Violation::new(rule, format!("worker {worker} refuses user {user} of {drop} with {code}, {obliged:?}")))
     }
 
-    /// Whatever is under way now is lost. Once credits have aged and a sync has been answered, the account is empty, and
-    /// if a coupon is left, every worker admits somebody.
+    /// All that is under way now is lost. Once credits have aged and a sync has been answered, the accounts are empty, and
+    /// of each campaign that has a coupon left, every worker admits a user.
     pub(super) fn judge_aftermath(&self) -> Result<(), Violation> {
         let mut after = self.clone();
         for worker in 0..after.workers.len() {
             after.lose(worker);
         }
-        after.origin.books.values_mut().for_each(|book| book.pending.clear());
+        for origin in &mut after.origins {
+            origin.books.values_mut().for_each(|book| book.pending.clear());
+        }
         // Many states come to the same.
         let mut hasher = DefaultHasher::new();
         after.fingerprint().hash(&mut hasher);
@@ -133,32 +166,40 @@ impl World {
         }
         let slot_ms = self.scenario.ttl_ms / 15 + 1;
         after.pass(self.scenario.ttl_ms + slot_ms + 2 * self.scenario.config.credits.hold_ms);
-        let Some(round) = after.go_well_inside() else { return Ok(()) };
-        after.tick_all()?;
-        if self.scenario.config.sync.is_some() {
-            after.sync()?;
-        }
-        for account in after.accounts() {
-            let counted = after.in_flight(&account);
-            if counted > 0 {
-                return Err(Violation::new(Rule::Heals, format!("{counted} credits are counted for ever")));
+        for drop in 0..after.origins.len() {
+            let mut after = after.clone();
+            let Some(round) = after.go_well_inside(drop) else { continue };
+            after.tick_all()?;
+            if self.scenario.config.sync.is_some() {
+                after.sync()?;
+            }
+            for account in after.accounts() {
+                let counted = after.in_flight(&account);
+                if counted > 0 {
+                    return Err(Violation::new(Rule::Heals, format!("{counted} credits are counted for ever")));
+                }
+            }
+            if after.origins[drop].has_coupon(round) {
+                after.judge_stranded(drop)?;
             }
         }
-        if !after.origin.has_coupon(round) {
-            return Ok(());
-        }
-        (0..after.workers.len()).try_for_each(|worker| {
-            let mut asking = after.clone();
-            asking.step_whole(worker, Step::Request(self.scenario.users))?;
+        Ok(())
+    }
+
+    /// Every worker admits a user who has not asked before.
+    fn judge_stranded(&self, drop: Drop) -> Result<(), Violation> {
+        (0..self.workers.len()).try_for_each(|worker| {
+            let mut asking = self.clone();
+            asking.step_whole(worker, Step::Request(drop, self.scenario.users))?;
             let admitted = asking.workers[worker].flights.len();
-            let stranded = || Violation::new(Rule::Stranded, format!("worker {worker} admits nobody"));
+            let stranded = || Violation::new(Rule::Stranded, format!("worker {worker} admits no user of {drop}"));
             (admitted == 1).then_some(()).ok_or_else(stranded)
         })
     }
 
     /// Waits until a round is well open; none if none follows.
-    fn go_well_inside(&mut self) -> Option<RoundId> {
-        let timetable = timetable(&self.scenario.rounds, self.now_ms);
+    fn go_well_inside(&mut self, drop: Drop) -> Option<RoundId> {
+        let timetable = timetable(self.rounds(drop), self.now_ms);
         let open = |round: &&doorbuster_domain::schedule::Round| round.closes_ms() - WELL_INSIDE_MS > self.now_ms;
         let round = *timetable.rounds.iter().find(open)?;
         self.pass((round.opens_ms() + WELL_INSIDE_MS - self.now_ms).max(0));

@@ -41,6 +41,8 @@ pub(super) enum Rule {
     Heals,
     /// While a coupon is left, somebody is admitted again.
     Stranded,
+    /// A user holds at most one credit of a campaign.
+    OnePerUser,
 }
 
 /// A rule that was broken, and how.

@@ -9,7 +9,7 @@ use doorbuster_domain::request::USER_HEADER;
 use doorbuster_domain::wire::SyncResponse;
 
 use super::calls::{Answer, one_call};
-use super::origin::{User, spring};
+use super::origin::{Drop, User, campaign_id};
 use super::{Broken, Scenario};
 use crate::exchange::{Action, Exchange};
 use crate::gate::Pass;
@@ -36,14 +36,17 @@ pub(super) enum Kind {
     Probe,
     /// The clock could not tell the round.
     Unclear,
-    /// The worker did not know the campaign.
-    Unknown,
+    /// The worker did not know the campaign, and no origin had confirmed it.
+    Unconfirmed,
+    /// The worker did not know the campaign; an origin had confirmed it.
+    Confirmed,
 }
 
 impl Kind {
     fn of(pass: &Pass) -> Self {
         match &pass.credit {
-            Some(credit) if credit.account == AccountKey::unknown() => Self::Unknown,
+            Some(credit) if credit.account == AccountKey::unconfirmed() => Self::Unconfirmed,
+            Some(credit) if credit.account == AccountKey::confirmed() => Self::Confirmed,
             Some(credit) if credit.permit.probe => Self::Probe,
             _ if pass.round.is_none() => Self::Unclear,
             _ => Self::Ordinary,
@@ -51,26 +54,38 @@ impl Kind {
     }
 }
 
+/// How a request ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Ends {
+    /// With a response: the origin's, or one that says nothing.
+    Answered,
+    /// Its client resets it.
+    Abandoned,
+}
+
 /// A request with the origin.
 #[derive(Debug, Clone)]
 pub(super) struct Flight {
+    pub(super) drop: Drop,
     pub(super) user: User,
     pub(super) kind: Kind,
     pub(super) since_ms: i64,
     /// What the origin has answered, on its way back.
     pub(super) answer: Option<Notice>,
+    pub(super) ends: Ends,
     pub(super) round: Option<RoundId>,
     pub(super) exchange: Exchange,
 }
 
 impl Flight {
-    fn new(user: User, exchange: Exchange, pass: &Pass, since_ms: i64) -> Self {
-        Self { user, kind: Kind::of(pass), since_ms, answer: None, round: pass.round, exchange }
+    fn new(drop: Drop, user: User, exchange: Exchange, pass: &Pass, since_ms: i64) -> Self {
+        let (kind, round) = (Kind::of(pass), pass.round);
+        Self { drop, user, kind, since_ms, answer: None, ends: Ends::Answered, round, exchange }
     }
 
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.user, self.kind, self.since_ms, self.round).hash(&mut hasher);
+        (self.drop, self.user, self.kind, self.since_ms, self.ends, self.round).hash(&mut hasher);
         let answer = self.answer.as_ref();
         answer.map(|told| (told.outcome, told.round, told.issued, told.quota, told.version)).hash(&mut hasher);
         hasher.finish()
@@ -87,10 +102,10 @@ pub(super) enum Sync {
 /// What a worker does in one go.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    Request(User),
+    Request(Drop, User),
     Settle(Flight),
-    /// With what the gateway had heard when the tick began.
-    Tick(Heard),
+    /// With what the gateway had heard of each campaign when the tick began.
+    Tick(Rc<[Heard]>),
     Ask,
     Accept(Rc<SyncResponse>),
     /// A new VM.
@@ -117,10 +132,10 @@ impl Step {
     ) -> Option<Answered> {
         let host = At { shared, now_ms };
         match self {
-            Self::Request(user) => {
+            Self::Request(drop, user) => {
                 let mut exchange = Exchange::default();
                 let sender = if scenario.broken == Some(Broken::MixesUpUsers) { 0 } else { *user };
-                let path = format!("/v1/coupon/issue?campaign={}", spring());
+                let path = format!("/v1/coupon/issue?campaign={}", campaign_id(*drop));
                 let sender = user_id(sender);
                 let headers = [(":method", "POST"), (":path", path.as_str()), (USER_HEADER, sender.as_str())];
                 let mut headers = ModelHeaders::new(headers);
@@ -128,15 +143,15 @@ impl Step {
                     Action::Reply(reply) => Answered::Refused(reply),
                     Action::Continue | Action::Pause => {
                         let pass = exchange.pass().expect("a guarded request is admitted or refused");
-                        Answered::Admitted(Flight::new(*user, exchange.clone(), pass, now_ms))
+                        Answered::Admitted(Flight::new(*drop, *user, exchange.clone(), pass, now_ms))
                     }
                 });
             }
             Self::Settle(flight) => {
                 let mut exchange = flight.exchange.clone();
-                if let Some(notice) = &flight.answer {
-                    let notice = notice.to_string();
-                    let mut headers = ModelHeaders::new([(RESULT_HEADER, notice.as_str())]);
+                if flight.ends == Ends::Answered {
+                    let notice = flight.answer.as_ref().map(Notice::to_string);
+                    let mut headers = ModelHeaders::new(notice.as_deref().map(|notice| (RESULT_HEADER, notice)));
                     exchange.response_headers(subject, &mut headers, &host);
                 }
                 if scenario.broken == Some(Broken::SettlesTwice) {
@@ -163,9 +178,9 @@ impl Step {
 
     fn fingerprint(&self) -> impl Hash {
         match self {
-            Self::Request(user) => (0, u64::from(*user)),
+            Self::Request(drop, user) => (0, *drop as u64 * 1_000 + u64::from(*user)),
             Self::Settle(flight) => (1, flight.fingerprint()),
-            Self::Tick(heard) => (2, heard.any * 1_000 + heard.synced),
+            Self::Tick(heard) => (2, heard.iter().fold(0, |sum, heard| sum * 10_000 + heard.any * 100 + heard.synced)),
             Self::Ask => (3, 0),
             Self::Accept(response) => (4, response_fingerprint(response)),
             Self::Start => (5, 0),
@@ -187,19 +202,28 @@ pub(super) struct Worker {
     pub(super) flights: Vec<Flight>,
     pub(super) sync: Option<Sync>,
     /// What the gateway had heard when this worker last ticked: of older versions it may not speak any more.
-    pub(super) obliged: Heard,
+    pub(super) obliged: Rc<[Heard]>,
     running: Option<Running>,
 }
 
 impl Worker {
     pub(super) fn start(scenario: &Scenario, shared: &dyn SharedData, now_ms: i64) -> Self {
         let subject = start(scenario, shared, now_ms);
-        Self { subject, flights: Vec::new(), sync: None, obliged: Heard::default(), running: None }
+        let obliged = scenario.drops.iter().map(|_| Heard::default()).collect();
+        Self { subject, flights: Vec::new(), sync: None, obliged, running: None }
     }
 
     /// Whether it is between two calls of a step.
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// The user whose request it is about to decide.
+    pub(super) fn asking(&self) -> Option<User> {
+        match self.running.as_ref()?.step {
+            Step::Request(_, user) => Some(user),
+            _ => None,
+        }
     }
 
     /// Does the whole of `step`.
@@ -248,7 +272,7 @@ impl Worker {
         self.subject.gate.essence(now_ms, generation).hash(&mut hasher);
         let mut flights: Vec<u64> = self.flights.iter().map(Flight::fingerprint).collect();
         flights.sort_unstable();
-        (flights, self.obliged).hash(&mut hasher);
+        (flights, &self.obliged).hash(&mut hasher);
         match &self.sync {
             None => 0_u64.hash(&mut hasher),
             Some(Sync::Asked) => 1_u64.hash(&mut hasher),

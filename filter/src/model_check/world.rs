@@ -6,12 +6,14 @@ use std::rc::Rc;
 
 use doorbuster_domain::id::RoundId;
 use doorbuster_domain::notice::{Notice, Outcome};
+use doorbuster_domain::schedule::Round;
+use doorbuster_domain::wire::SyncResponse;
 
 use super::events::Event;
-use super::origin::{Book, Edition, Origin, open_round, spring, timetable};
-use super::owed::Owed;
+use super::origin::{Book, Drop, Edition, Origin, campaign_id, open_round, timetable};
+use super::owed::{Owed, Pending};
 use super::search::{System, Violation};
-use super::worker::{Answered, Flight, Heard, Kind, Step, Sync, Worker, user_id};
+use super::worker::{Answered, Ends, Flight, Heard, Kind, Step, Sync, Worker, user_id};
 use super::{Broken, Grain, Scenario};
 use crate::host::model::Model;
 use crate::state;
@@ -26,15 +28,31 @@ pub(super) struct World {
     pub(super) now_ms: i64,
     pub(super) shared: Model,
     pub(super) workers: Vec<Rc<Worker>>,
-    pub(super) origin: Origin,
+    /// By campaign.
+    pub(super) origins: Vec<Origin>,
+    /// By campaign.
+    pub(super) records: Vec<Record>,
+    /// Of the accounts of campaigns that are not known: the unconfirmed, and the confirmed ones.
+    pub(super) owed_blind: [Owed; 2],
+}
+
+/// What the gateway was told of a campaign, and did with it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Record {
     pub(super) heard: Heard,
     /// The most committed coupons that the campaign's account was told of, by round.
     pub(super) heard_issued: BTreeMap<RoundId, u64>,
     pub(super) owed: Owed,
-    pub(super) owed_unknown: Owed,
     /// Requests admitted around each opening or closing.
     pub(super) unclear: BTreeMap<i64, u32>,
     pub(super) probed_ms: Option<i64>,
+}
+
+impl Record {
+    fn hear_issued(&mut self, round: RoundId, issued: u64) {
+        let most = self.heard_issued.entry(round).or_default();
+        *most = issued.max(*most);
+    }
 }
 
 impl World {
@@ -48,13 +66,9 @@ impl World {
             now_ms,
             shared,
             workers,
-            origin: Origin::new(scenario.first),
-            heard: Heard::default(),
-            heard_issued: BTreeMap::new(),
-            owed: Owed::default(),
-            owed_unknown: Owed::default(),
-            unclear: BTreeMap::new(),
-            probed_ms: None,
+            origins: scenario.drops.iter().enumerate().map(|(at, drop)| Origin::new(at, drop.first)).collect(),
+            records: scenario.drops.iter().map(|_| Record::default()).collect(),
+            owed_blind: Default::default(),
             scenario: Rc::new(scenario),
         }
     }
@@ -86,33 +100,47 @@ impl World {
     /// One worker syncs and all tick, none of them interrupted.
     pub(super) fn sync(&mut self) -> Result<(), Violation> {
         self.step_whole(0, Step::Ask)?;
-        let response = self.origin_answers(self.origin.version());
-        self.owed.is_told();
+        let response = self.origin_answers(self.origins[0].version());
+        self.records.iter_mut().for_each(|record| record.owed.is_told());
         self.step_whole(0, Step::Accept(Rc::new(response)))?;
         Rc::make_mut(&mut self.workers[0]).sync = None;
         self.tick_all()
     }
 
-    fn origin_answers(&self, version: u64) -> doorbuster_domain::wire::SyncResponse {
-        let scenario = &self.scenario;
-        let mut response = self.origin.sync(&scenario.rounds, version, scenario.gateways, self.origin_ms());
-        if scenario.broken == Some(Broken::PlacesNeverComeBack) && !self.origin.books.is_empty() {
-            response.campaigns.iter_mut().for_each(|told| told.reserved = scenario.first.quota);
-        }
-        response.campaigns.retain(|_| !scenario.unlisted);
-        response
+    /// What a backend answers that knows `version` of the first campaign.
+    fn origin_answers(&self, version: u64) -> SyncResponse {
+        let (scenario, now_ms) = (&self.scenario, self.origin_ms());
+        let campaigns = self.origins.iter().zip(&scenario.drops).enumerate().filter(|(_, (_, drop))| !drop.unlisted);
+        let campaigns = campaigns.map(|(at, (origin, drop))| {
+            let version = if at == 0 { version } else { origin.version() };
+            let mut told = origin.sync(&drop.rounds, version, now_ms);
+            if scenario.broken == Some(Broken::PlacesNeverComeBack) && !origin.books.is_empty() {
+                told.reserved = drop.first.quota;
+            }
+            told
+        });
+        let (gateways, campaigns) = (scenario.gateways, campaigns.collect());
+        SyncResponse { now_ms, uncertainty_ms: 0, gateways, complete: true, campaigns }
+    }
+
+    /// The rounds of a campaign.
+    pub(super) fn rounds(&self, drop: Drop) -> &[Round] {
+        &self.scenario.drops[drop].rounds
+    }
+
+    fn heard(&self) -> Rc<[Heard]> {
+        self.records.iter().map(|record| record.heard).collect()
     }
 
     pub(super) fn tick_all(&mut self) -> Result<(), Violation> {
-        (0..self.workers.len()).try_for_each(|worker| self.step_whole(worker, Step::Tick(self.heard)))
+        (0..self.workers.len()).try_for_each(|worker| self.step_whole(worker, Step::Tick(self.heard())))
     }
 
     /// Time passes, of which no worker makes use.
     pub(super) fn pass(&mut self, ms: i64) {
         self.now_ms += ms;
         let now_ms = self.now_ms;
-        self.owed.forget(now_ms);
-        self.owed_unknown.forget(now_ms);
+        self.all_owed().for_each(|owed| owed.forget(now_ms));
         if ms > SYNC_TIMEOUT_MS {
             for worker in &mut self.workers {
                 Rc::make_mut(worker).sync = None;
@@ -124,12 +152,20 @@ impl World {
     pub(super) fn lose(&mut self, worker: usize) {
         let ttl_ms = self.scenario.ttl_ms;
         for flight in Rc::make_mut(&mut self.workers[worker]).lose() {
-            self.owed_for(flight.kind).leaked.push(flight.since_ms + ttl_ms);
+            self.owed_for(&flight).leaked.push(flight.since_ms + ttl_ms);
         }
     }
 
-    fn owed_for(&mut self, kind: Kind) -> &mut Owed {
-        if kind == Kind::Unknown { &mut self.owed_unknown } else { &mut self.owed }
+    fn all_owed(&mut self) -> impl Iterator<Item = &mut Owed> {
+        self.records.iter_mut().map(|record| &mut record.owed).chain(&mut self.owed_blind)
+    }
+
+    fn owed_for(&mut self, flight: &Flight) -> &mut Owed {
+        match flight.kind {
+            Kind::Unconfirmed => &mut self.owed_blind[0],
+            Kind::Confirmed => &mut self.owed_blind[1],
+            Kind::Ordinary | Kind::Probe | Kind::Unclear => &mut self.records[flight.drop].owed,
+        }
     }
 
     /// Begins a step: does the whole of it, or its first call.
@@ -160,35 +196,40 @@ impl World {
     /// Keeps account of what a step has come to.
     fn finish(&mut self, worker: usize, step: Step, answered: Option<Answered>) -> Result<(), Violation> {
         match step {
-            Step::Request(user) => match answered {
+            Step::Request(drop, user) => match answered {
                 Some(Answered::Admitted(flight)) => {
-                    self.judge_admission(flight.kind)?;
+                    self.judge_admission(&flight)?;
+                    let boundary_ms = self.nearest_boundary(drop);
+                    let record = &mut self.records[drop];
                     match flight.kind {
-                        Kind::Probe => self.probed_ms = Some(self.now_ms),
-                        Kind::Unclear => *self.unclear.entry(self.nearest_boundary()).or_default() += 1,
-                        Kind::Ordinary | Kind::Unknown => {}
+                        Kind::Probe => record.probed_ms = Some(self.now_ms),
+                        Kind::Unclear => *record.unclear.entry(boundary_ms).or_default() += 1,
+                        Kind::Ordinary | Kind::Unconfirmed | Kind::Confirmed => {}
                     }
                     Rc::make_mut(&mut self.workers[worker]).flights.push(flight);
                 }
-                Some(Answered::Refused(reply)) => self.judge_refusal(worker, user, &reply)?,
+                Some(Answered::Refused(reply)) => self.judge_refusal(worker, drop, user, &reply)?,
                 None => {}
             },
             Step::Settle(flight) => self.settled(&flight),
             Step::Tick(heard) => Rc::make_mut(&mut self.workers[worker]).obliged = heard,
             Step::Ask => {
                 Rc::make_mut(&mut self.workers[worker]).sync = Some(Sync::Asked);
-                self.owed.pending.iter_mut().for_each(|asked| *asked = true);
+                let pending = self.records.iter_mut().flat_map(|record| &mut record.owed.pending);
+                pending.for_each(|asked| asked.asked = true);
             }
             Step::Accept(response) => {
                 for told in &response.campaigns {
-                    self.heard.synced = self.heard.synced.max(told.version);
-                    if told.version < self.heard.any {
+                    let drop = (0..self.origins.len()).find(|drop| campaign_id(*drop) == told.id).unwrap();
+                    let open = open_round(self.rounds(drop), response.now_ms).map(|round| round.id);
+                    let record = &mut self.records[drop];
+                    record.heard.synced = record.heard.synced.max(told.version);
+                    if told.version < record.heard.any {
                         continue;
                     }
-                    self.heard.any = told.version;
-                    let open = open_round(&self.scenario.rounds, response.now_ms).map(|round| round.id);
+                    record.heard.any = told.version;
                     if let Some(round) = told.round.filter(|round| open == Some(*round)) {
-                        self.hear_issued(round, told.issued);
+                        record.hear_issued(round, told.issued);
                     }
                 }
             }
@@ -198,37 +239,38 @@ impl World {
     }
 
     fn settled(&mut self, flight: &Flight) {
-        let (now_ms, ttl_ms, hold_ms) = (self.now_ms, self.scenario.ttl_ms, self.scenario.config.credits.hold_ms);
-        let tells = self.scenario.config.sync.is_some() && !self.scenario.is_written();
-        let owed = self.owed_for(flight.kind);
+        let (now_ms, ttl_ms) = (self.now_ms, self.scenario.ttl_ms);
+        let credits = self.scenario.config.credits;
+        let synced = self.scenario.config.sync.is_some() && !self.scenario.is_written();
+        let blind = matches!(flight.kind, Kind::Unconfirmed | Kind::Confirmed);
+        let owed = self.owed_for(flight);
         match flight.answer.as_ref().map(|told| told.outcome) {
+            _ if flight.ends == Ends::Abandoned => owed.held.push(now_ms + credits.brief_hold_ms()),
             Some(Outcome::Issued | Outcome::AlreadyIssued | Outcome::SoldOut) => {}
-            Some(Outcome::Pending) if tells && flight.kind != Kind::Unknown => owed.pending.push(false),
+            Some(Outcome::Pending) if synced && !blind => {
+                owed.pending.push(Pending { asked: false, until_ms: now_ms + ttl_ms });
+            }
             Some(Outcome::Pending) => owed.leaked.push(flight.since_ms + ttl_ms),
-            Some(Outcome::Refused) | None => owed.held.push(now_ms + hold_ms),
+            Some(Outcome::Refused) | None => owed.held.push(now_ms + credits.hold_ms),
         }
-        if let Some(told) = flight.answer.as_ref().filter(|_| flight.kind != Kind::Unknown) {
-            self.hear(told);
+        if let Some(told) = flight.answer.as_ref().filter(|_| !blind && flight.ends == Ends::Answered) {
+            self.hear(flight.drop, told);
         }
     }
 
     /// A notice of an older version, or of another round, changes nothing.
-    fn hear(&mut self, told: &Notice) {
-        let open = open_round(&self.scenario.rounds, self.origin_ms()).map(|round| round.id);
-        if let Some(round) = told.round.filter(|round| open == Some(*round) && told.version >= self.heard.any) {
-            self.heard.any = told.version;
-            self.hear_issued(round, told.issued);
+    fn hear(&mut self, drop: Drop, told: &Notice) {
+        let open = open_round(self.rounds(drop), self.origin_ms()).map(|round| round.id);
+        let record = &mut self.records[drop];
+        if let Some(round) = told.round.filter(|round| open == Some(*round) && told.version >= record.heard.any) {
+            record.heard.any = told.version;
+            record.hear_issued(round, told.issued);
         }
     }
 
-    fn hear_issued(&mut self, round: RoundId, issued: u64) {
-        let most = self.heard_issued.entry(round).or_default();
-        *most = issued.max(*most);
-    }
-
     /// The opening or closing that the clock is nearest to.
-    pub(super) fn nearest_boundary(&self) -> i64 {
-        let timetable = timetable(&self.scenario.rounds, self.now_ms);
+    pub(super) fn nearest_boundary(&self, drop: Drop) -> i64 {
+        let timetable = timetable(self.rounds(drop), self.now_ms);
         let rounds = timetable.previous.iter().chain(&timetable.rounds);
         let boundaries = rounds.flat_map(|round| [round.opens_ms(), round.closes_ms()]);
         boundaries.min_by_key(|boundary_ms| boundary_ms.abs_diff(self.now_ms)).unwrap_or_default()
@@ -236,13 +278,14 @@ impl World {
 
     fn apply(&mut self, event: Event) -> Result<(), Violation> {
         match event {
-            Event::Request { worker, user } => self.step(worker, Step::Request(user)),
+            Event::Request { worker, user, drop } => self.step(worker, Step::Request(drop, user)),
             Event::GoOn { worker } => self.go_on(worker),
             Event::Decide { worker, flight, committing } => {
                 let (now_ms, broken) = (self.origin_ms(), self.scenario.broken);
                 let flight = &mut Rc::make_mut(&mut self.workers[worker]).flights[flight];
-                let rounds = &self.scenario.rounds;
-                flight.answer = Some(self.origin.decide(rounds, flight.user, committing, now_ms, broken));
+                let rounds = &self.scenario.drops[flight.drop].rounds;
+                let origin = &mut self.origins[flight.drop];
+                flight.answer = Some(origin.decide(rounds, flight.user, committing, now_ms, broken));
                 Ok(())
             }
             Event::Settle { worker, flight } => {
@@ -253,11 +296,15 @@ impl World {
                 let flight = Rc::make_mut(&mut self.workers[worker]).flights.swap_remove(flight);
                 self.step(worker, Step::Settle(Flight { answer: None, ..flight }))
             }
+            Event::Abandon { worker, flight } => {
+                let flight = Rc::make_mut(&mut self.workers[worker]).flights.swap_remove(flight);
+                self.step(worker, Step::Settle(Flight { ends: Ends::Abandoned, ..flight }))
+            }
             Event::Trap { worker } => {
                 self.lose(worker);
                 self.step(worker, Step::Start)
             }
-            Event::Tick { worker } => self.step(worker, Step::Tick(self.heard)),
+            Event::Tick { worker } => self.step(worker, Step::Tick(self.heard())),
             Event::Ask { worker } => self.step(worker, Step::Ask),
             Event::Answer { worker, version } => {
                 let response = self.origin_answers(version);
@@ -267,33 +314,33 @@ impl World {
             Event::Accept { worker } => {
                 let sync = Rc::make_mut(&mut self.workers[worker]).sync.take();
                 let Some(Sync::Answered(response)) = sync else { return Ok(()) };
-                self.owed.is_told();
+                self.records.iter_mut().for_each(|record| record.owed.is_told());
                 self.step(worker, Step::Accept(response))
             }
             Event::LoseSync { worker } => {
                 Rc::make_mut(&mut self.workers[worker]).sync = None;
                 Ok(())
             }
-            Event::Change { to } => {
+            Event::Change { drop, to } => {
                 let edition: Edition = self.scenario.editions[to];
-                self.origin.editions.push(edition);
+                self.origins[drop].editions.push(edition);
                 Ok(())
             }
-            Event::Commit { user } => {
-                self.each_open_book(|book| {
+            Event::Commit { drop, user } => {
+                self.change_open_book(drop, |book| {
                     book.pending.remove(&user);
                     book.committed.insert(user);
                 });
                 Ok(())
             }
-            Event::GiveBack { user } => {
-                self.each_open_book(|book| {
+            Event::GiveBack { drop, user } => {
+                self.change_open_book(drop, |book| {
                     book.pending.remove(&user);
                 });
                 Ok(())
             }
-            Event::IssueElsewhere { user } => {
-                self.each_open_book(|book| {
+            Event::IssueElsewhere { drop, user } => {
+                self.change_open_book(drop, |book| {
                     book.committed.insert(user);
                 });
                 Ok(())
@@ -305,9 +352,9 @@ impl World {
         }
     }
 
-    fn each_open_book(&mut self, change: impl FnOnce(&mut Book)) {
-        if let Some(round) = open_round(&self.scenario.rounds, self.origin_ms()) {
-            change(self.origin.books.entry(round.id).or_default());
+    fn change_open_book(&mut self, drop: Drop, change: impl FnOnce(&mut Book)) {
+        if let Some(round) = open_round(self.rounds(drop), self.origin_ms()) {
+            change(self.origins[drop].books.entry(round.id).or_default());
         }
     }
 }
@@ -327,10 +374,14 @@ impl System for World {
 
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.now_ms, &self.origin, self.heard, &self.heard_issued, &self.unclear).hash(&mut hasher);
-        self.probed_ms.filter(|probed_ms| self.now_ms - probed_ms < 1_000).hash(&mut hasher);
-        for owed in [&self.owed, &self.owed_unknown] {
-            let mut owed = owed.clone();
+        (self.now_ms, &self.origins).hash(&mut hasher);
+        for record in &self.records {
+            let mut record = record.clone();
+            record.probed_ms = record.probed_ms.filter(|probed_ms| self.now_ms - probed_ms < 1_000);
+            record.owed.forget(self.now_ms);
+            record.hash(&mut hasher);
+        }
+        for mut owed in self.owed_blind.clone() {
             owed.forget(self.now_ms);
             owed.hash(&mut hasher);
         }
@@ -339,10 +390,15 @@ impl System for World {
         }
         state::snapshot(&self.shared).hash(&mut hasher);
         if let Some(worker) = self.workers.first() {
-            for (round, book) in &self.origin.books {
-                for user in book.committed.union(&book.pending) {
-                    let holder = worker.subject.gate.process().hash_key.holder(&spring(), *round, &user_id(*user));
-                    worker.subject.gate.is_known_winner(&self.shared, holder).hash(&mut hasher);
+            let gate = &worker.subject.gate;
+            for (drop, origin) in self.origins.iter().enumerate() {
+                let id = campaign_id(drop);
+                state::is_confirmed(&self.shared, gate.process().hash_key.campaign(&id)).hash(&mut hasher);
+                for (round, book) in &origin.books {
+                    for user in book.committed.union(&book.pending) {
+                        let holder = gate.process().hash_key.holder(&id, *round, &user_id(*user));
+                        gate.is_known_winner(&self.shared, holder).hash(&mut hasher);
+                    }
                 }
             }
         }

@@ -20,6 +20,10 @@ fn an_account_is_read_as_it_was_written() {
     account.boundary_ms = -4;
     account.boundary_used = 5;
     account.probed_ms = 6;
+    account.pending_until_ms = 7;
+    account.blind_second = 8;
+    account.blind_used = 9;
+    account.users.0.push((UserMark(10), 11));
     account.admitted[15] = TimeSlot { number: i64::MAX, count: 9 };
     account.held[7] = TimeSlot { number: 1, count: 2 };
     let bytes = write_account(&account);
@@ -65,7 +69,7 @@ fn campaigns_keep_their_accounts_and_slots_are_used_again() {
 #[test]
 fn changes_of_two_workers_are_both_there() {
     let shared = Model::default();
-    let key = AccountKey::unknown();
+    let key = AccountKey::unconfirmed();
     let mut retries = 0;
     // The second worker writes between the first one's read and write, once.
     let mut interfered = false;
