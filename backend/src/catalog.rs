@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::campaign::Campaign;
+use crate::lineage::Lineage;
 use crate::store::postgres::{DatabaseError, Postgres};
 
 /// Every other backend acts by a change within a second, also when its notification is lost.
@@ -42,6 +43,7 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Catalog {
     postgres: Postgres,
+    lineage: Arc<Lineage>,
     snapshot: ArcSwap<Snapshot>,
     /// Held from before PostgreSQL is asked until the answer is in place: an older answer never replaces a newer one.
     writing: Mutex<()>,
@@ -51,8 +53,8 @@ pub struct Catalog {
 impl Catalog {
     /// An empty catalog.
     #[must_use]
-    pub fn new(postgres: Postgres) -> Self {
-        Self { postgres, snapshot: ArcSwap::default(), writing: Mutex::new(()), changed: Notify::new() }
+    pub fn new(postgres: Postgres, lineage: Arc<Lineage>) -> Self {
+        Self { postgres, lineage, snapshot: ArcSwap::default(), writing: Mutex::new(()), changed: Notify::new() }
     }
 
     /// The campaigns now.
@@ -128,6 +130,9 @@ impl Catalog {
         let wanted: Vec<String> =
             versions.iter().filter(|(id, version)| !is_known(id, **version)).map(|(id, _)| id.clone()).collect();
         let loaded = if wanted.is_empty() { Vec::new() } else { self.postgres.campaigns(&wanted).await? };
+        // Asked last and taken over first: no version of a lineage is acted by before the lineage
+        // itself.
+        self.lineage.adopt(self.postgres.installation().await?);
         if loaded.is_empty() && known.campaigns.keys().all(|id| versions.contains_key(id.as_str())) {
             let campaigns = Arc::clone(&known.campaigns);
             self.snapshot.store(Arc::new(Snapshot { campaigns, taken: Some(asked) }));

@@ -13,6 +13,7 @@ pub mod events;
 mod fields;
 pub mod http;
 pub mod issuance;
+pub mod lineage;
 pub mod operators;
 pub mod settlement;
 pub mod store;
@@ -34,6 +35,7 @@ use changes::Changes;
 use config::Config;
 use http::{App, FailedTries};
 use issuance::{Deadlines, Issuance, Parts};
+use lineage::{Lineage, Watch};
 use settlement::Settlement;
 use store::postgres::Postgres;
 use store::redis::{Clock, Redis};
@@ -99,7 +101,11 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
     let redis = Redis::new(url, ca, &config.redis_prefix, config.redis_timeout).context("redis_url, redis_ca_file")?;
     let redis = Arc::new(redis);
     let clock = Arc::new(Clock::default());
-    let catalog = Arc::new(Catalog::new(postgres.clone()));
+    let lineage = Arc::new(Lineage::new(postgres.installation().await.context("database_url")?));
+    let catalog = Arc::new(Catalog::new(postgres.clone(), Arc::clone(&lineage)));
+    let watch = Watch::new(postgres.clone(), Arc::clone(&redis), Arc::clone(&catalog), Arc::clone(&lineage));
+    let Some(begun) = stop.run_until_cancelled(watch.begin()).await else { return Ok(()) };
+    begun.context("redis_url, redis_prefix")?;
     let changes = Arc::new(Changes::new(postgres.clone(), Arc::clone(&redis), Arc::clone(&catalog)));
     let metrics = Arc::new(Metrics::new(&redis, &postgres));
     let tasks = TaskTracker::new();
@@ -118,6 +124,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
         tracing::warn!(%error, "campaigns cannot be read yet");
     }
     tasks.spawn(Arc::clone(&catalog).run(stop.clone()));
+    tasks.spawn(watch.run(stop.clone()));
     tasks.spawn(Arc::clone(&issuance).keep_time(stop.clone()));
     tasks.spawn(Arc::clone(&issuance).mark_busy_rounds(stop.clone()));
     tasks.spawn(Arc::clone(&issuance).sweep(stop.clone()));
@@ -130,6 +137,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
     let app = Arc::new(App {
         config,
         catalog,
+        lineage,
         changes,
         issuance,
         settlement,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use doorbuster_backend::config::Config;
 use doorbuster_backend::telemetry::logs;
-use doorbuster_backend::{Listeners, audit, migrate, run};
+use doorbuster_backend::{Listeners, audit, lineage, migrate, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,14 @@ enum Command {
     /// Apply the migrations that the database lacks, then end; the role in database_url must own
     /// the schema
     Migrate,
+    /// Show or renew what names this database and the Redis that belongs to it
+    Installation {
+        #[command(subcommand)]
+        command: lineage::command::Command,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[tokio::main]
@@ -54,8 +62,10 @@ async fn main() -> ExitCode {
             return ExitCode::from(EX_USAGE);
         }
     };
-    if let Some(Command::Audit(arguments)) = &arguments.command {
-        return audit::run(&config, arguments).await;
+    match &arguments.command {
+        Some(Command::Audit(arguments)) => return audit::run(&config, arguments).await,
+        Some(Command::Installation { command, json }) => return lineage::command::run(&config, *command, *json).await,
+        Some(Command::Migrate) | None => {}
     }
     let spans = match logs::start(&config) {
         Ok(spans) => spans,

@@ -37,6 +37,7 @@ use crate::catalog::Catalog;
 use crate::changes::Changes;
 use crate::config::Config;
 use crate::issuance::Issuance;
+use crate::lineage::Lineage;
 use crate::settlement::Settlement;
 use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
@@ -57,6 +58,8 @@ pub struct App {
     pub config: Config,
     /// The campaigns.
     pub catalog: Arc<Catalog>,
+    /// The installation and the lineage of its database.
+    pub lineage: Arc<Lineage>,
     /// For operators.
     pub changes: Arc<Changes>,
     /// For clients and gateways.

@@ -30,6 +30,8 @@ mod failures;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod installation;
+#[cfg(test)]
 mod issue;
 #[cfg(test)]
 mod listing;

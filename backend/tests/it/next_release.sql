@@ -14,6 +14,7 @@ ALTER TABLE audit_log         ADD COLUMN next_note text;
 ALTER TABLE event_sinks       ADD COLUMN next_note text;
 ALTER TABLE outbox            ADD COLUMN next_note text;
 ALTER TABLE parked_events     ADD COLUMN next_note text;
+ALTER TABLE installation      ADD COLUMN next_note text;
 
 -- A kind of ledger transaction, and a state of a coupon, that releases before it do not know.
 ALTER TABLE ledger_transactions

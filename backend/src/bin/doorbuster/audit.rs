@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use doorbuster_backend::audit;
-use doorbuster_backend::config::Config;
 
 use crate::answer::Failure;
-use crate::target::local_stack;
+use crate::target::stores;
 
 #[derive(Args)]
 #[group(skip)]
@@ -24,7 +23,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// The report goes to the standard output, and the exit code says whether the round adds up.
     pub(crate) fn run(self, json: bool) -> ExitCode {
-        let config = match self.config() {
+        let config = match stores(self.config.as_deref()) {
             Ok(config) => config,
             Err(failure) => return failure.tell(json),
         };
@@ -33,15 +32,5 @@ impl Arguments {
             Ok(runtime) => runtime.block_on(audit::run(&config, &arguments)),
             Err(error) => Failure::Unavailable(format!("no thread can be started: {error}")).tell(json),
         }
-    }
-
-    fn config(&self) -> Result<Config, Failure> {
-        let mut environment: Vec<(String, String)> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        if self.config.is_none() && !environment.iter().any(|(name, _)| name == "DOORBUSTER_DATABASE_URL") {
-            environment.extend(local_stack()?.settings());
-        }
-        Config::load(self.config.as_deref(), environment).map_err(|error| Failure::Usage(error.to_string()))
     }
 }

@@ -6,6 +6,7 @@ mod audit;
 mod campaign;
 mod check;
 mod coupon;
+mod installation;
 mod log;
 mod page;
 mod round;
@@ -66,6 +67,8 @@ enum Command {
     Log(log::Arguments),
     /// Ask PostgreSQL, Redis and the gateways' reports whether a round adds up
     Audit(audit::Arguments),
+    /// Show or renew what names a database and the Redis that belongs to it, without a backend
+    Installation(installation::Arguments),
     /// Check a backend's configuration, without a server
     CheckConfig(check::Arguments),
     /// Print what completes these commands in a shell
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Command::Log(command) => api().and_then(|api| command.run(&api)),
         Command::CheckConfig(command) => command.run(),
         Command::Audit(command) => return command.run(json),
+        Command::Installation(command) => return command.run(json),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "doorbuster", &mut script);

@@ -1,10 +1,11 @@
 //! Which backend is meant, and with which token.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use doorbuster_backend::config::Config;
 use serde::Deserialize;
 
 use crate::answer::Failure;
@@ -29,7 +30,7 @@ pub(crate) struct Target {
 
 /// What is needed of a local stack's file.
 #[derive(Deserialize)]
-pub(crate) struct Stack {
+struct Stack {
     ops: Vec<String>,
     redis_url: String,
     database_url: String,
@@ -39,7 +40,7 @@ pub(crate) struct Stack {
 
 impl Stack {
     /// As the variables of its backends.
-    pub(crate) fn settings(self) -> [(String, String); 4] {
+    fn settings(self) -> [(String, String); 4] {
         [
             ("DATABASE_URL", self.database_url),
             ("REDIS_URL", self.redis_url),
@@ -71,8 +72,20 @@ fn usage(text: &str) -> Failure {
     Failure::Usage(text.to_owned())
 }
 
+/// A backend's configuration, for commands that ask the stores themselves: a file, else the
+/// `DOORBUSTER_` variables of this environment, else the local stack.
+pub(crate) fn stores(file: Option<&Path>) -> Result<Config, Failure> {
+    let mut environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    if file.is_none() && !environment.iter().any(|(name, _)| name == "DOORBUSTER_DATABASE_URL") {
+        environment.extend(local_stack()?.settings());
+    }
+    Config::load(file, environment).map_err(|error| Failure::Usage(error.to_string()))
+}
+
 /// The stack of this checkout.
-pub(crate) fn local_stack() -> Result<Stack, Failure> {
+fn local_stack() -> Result<Stack, Failure> {
     let path = stack_file().ok_or_else(|| {
         usage("no backend: set DOORBUSTER_URL and DOORBUSTER_TOKEN, or start a local stack with `cargo xtask up`")
     })?;

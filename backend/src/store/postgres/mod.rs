@@ -5,6 +5,7 @@ mod campaigns;
 mod coupons;
 mod failures;
 mod fault;
+mod installation;
 mod ledger;
 mod outbox;
 mod redemptions;
@@ -14,6 +15,7 @@ mod session;
 mod sinks;
 mod vendors;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
@@ -28,6 +30,7 @@ pub use campaigns::{CampaignRow, Change, Deleted};
 pub use coupons::{Commit, Coupon, Cursor, Outcome, Reservation};
 pub use failures::{Failure, FailureFilter};
 pub use fault::{DatabaseError, Fault};
+pub use installation::{Installation, Standing};
 pub use ledger::{Ledger, Row};
 pub use outbox::{Due, FailedDelivery, Fresh, Outbox, Settlement};
 pub use redemptions::{Life, LockedCoupon, Redemption, Voiding};
@@ -36,6 +39,9 @@ pub use schema::SchemaError;
 pub use sinks::{Backlog, DeadLetter};
 pub use vendors::{LedgerEntry, LockedVendor, Payout, Vendor};
 
+/// What backends are called in `pg_stat_activity`.
+const APPLICATION_NAME: &str = "doorbuster";
+
 /// A transaction that nobody continues holds locks; PostgreSQL ends it after this.
 const IDLE_IN_TRANSACTION: &str = "5s";
 
@@ -43,6 +49,7 @@ const IDLE_IN_TRANSACTION: &str = "5s";
 #[derive(Debug, Clone)]
 pub struct Postgres {
     pool: PgPool,
+    address: Arc<str>,
     deadline: Duration,
     latency: Histogram,
 }
@@ -65,16 +72,24 @@ impl Postgres {
         if let Some(ca) = ca {
             options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(ca.to_vec());
         }
-        let options = options.application_name("doorbuster").options([
+        let options = options.application_name(APPLICATION_NAME).options([
             ("statement_timeout", deadline.as_millis().to_string().as_str()),
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
         ]);
+        let (host, port) = (options.get_host(), options.get_port());
+        let address = format!("{host}:{port}/{}", options.get_database().unwrap_or_default()).into();
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(deadline)
             .after_connect(|connection, _| Box::pin(session::prepare(connection)))
             .connect_lazy_with(options);
-        Ok(Self { pool, deadline, latency: Histogram::new(STORE_SECONDS) })
+        Ok(Self { pool, address, deadline, latency: Histogram::new(STORE_SECONDS) })
+    }
+
+    /// Where the database is, for people: host, port and name.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// A connection that hears of changed campaigns.

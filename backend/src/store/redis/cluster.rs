@@ -130,6 +130,7 @@ impl Cluster {
     pub(super) fn doubt(self: &Arc<Self>, node: &Node, error: &RedisError, deadline: Deadline) {
         let may_have_changed = match error {
             RedisError::Late(_) | RedisError::Away => true,
+            RedisError::Barred(_) => false,
             RedisError::Failed(error) => {
                 use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown};
                 // One that loads its file, or lost its own primary, may have been replaced.

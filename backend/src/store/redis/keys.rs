@@ -8,6 +8,9 @@ use super::Redis;
 /// The tag of what is about all gateways.
 pub(super) const EDGE: &str = "edge";
 
+/// The tag of what is about the installation.
+pub(super) const INSTALLATION: &str = "installation";
+
 /// The keys of one round, and its campaign's version.
 pub(super) struct RoundKeys {
     pub(super) version: String,
@@ -52,6 +55,10 @@ impl Redis {
 
     pub(super) fn busy_key(&self) -> String {
         format!("{}:{{{EDGE}}}:busy", self.prefix)
+    }
+
+    pub(super) fn owner_key(&self) -> String {
+        format!("{}:{{{INSTALLATION}}}:owner", self.prefix)
     }
 
     pub(super) fn gateways_key(&self) -> String {

@@ -12,6 +12,7 @@ mod keys;
 mod latency;
 mod lease;
 mod link;
+mod owner;
 mod places;
 mod request;
 mod rounds;
@@ -20,6 +21,7 @@ mod totals;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use redis::{Client, Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation, TlsCertificates};
@@ -29,6 +31,7 @@ pub use audit::Places;
 pub use clock::{Clock, Reading};
 pub use latency::Latency;
 pub use lease::Lease;
+pub use owner::{Claim, Claimed, Owner};
 pub use places::{Ask, Decision, Held, Verdict};
 pub use rounds::{RoundCounts, Staging, Swap};
 
@@ -50,6 +53,9 @@ pub enum RedisError {
     /// The last attempt to connect failed a moment ago.
     #[error("Redis cannot be reached")]
     Away,
+    /// It may not be used, for this reason.
+    #[error("Redis: {0}")]
+    Barred(Arc<String>),
 }
 
 /// The way to Redis, shared by everybody; each call has the same deadline.
@@ -60,6 +66,8 @@ pub struct Redis {
     deadline: Duration,
     latency: Latency,
     gateways: LastKnown,
+    /// Why nothing but a claim is sent; none while this Redis may be used.
+    barred: ArcSwapOption<String>,
 }
 
 #[derive(Debug)]
@@ -113,6 +121,7 @@ impl Redis {
             deadline,
             latency: latency::new(),
             gateways: LastKnown::default(),
+            barred: ArcSwapOption::empty(),
         })
     }
 
@@ -135,6 +144,16 @@ impl Redis {
         request: Request<'_>,
         kind: Exchange,
     ) -> Result<T, RedisError> {
+        self.check_barred()?;
+        self.exchange_unbarred(tag, request, kind).await
+    }
+
+    async fn exchange_unbarred<T: FromRedisValue>(
+        &self,
+        tag: &str,
+        request: Request<'_>,
+        kind: Exchange,
+    ) -> Result<T, RedisError> {
         let deadline = Deadline::after(self.deadline);
         let exchange = async {
             match &self.servers {
@@ -148,6 +167,7 @@ impl Redis {
     /// Has every server that holds keys answer. In a cluster, those that do not are left out while one does: they decide
     /// nothing meanwhile.
     async fn each<T: FromRedisValue>(&self, command: &Cmd) -> Result<Vec<Answer<T>>, RedisError> {
+        self.check_barred()?;
         let deadline = Deadline::after(self.deadline);
         let request = Request::Command(command);
         let ask = async |link: &Link, place: String| {
