@@ -2,6 +2,7 @@
 
 mod input;
 mod schema;
+mod stored;
 
 use chrono::{DateTime, FixedOffset};
 use doorbuster_domain::count::Rounds;
@@ -14,6 +15,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 pub use schema::CampaignInput;
+pub use stored::{ShownStored, ShownUnreadable, Stored, Unreadable};
 
 /// The largest quota.
 pub const LARGEST_QUOTA: u64 = 10_000_000;
@@ -65,6 +67,10 @@ pub struct Terms {
 }
 
 impl Spec {
+    /// The names of its fields.
+    pub const FIELDS: [&'static str; 8] =
+        ["title", "vendor", "currency", "schedule", "quota", "discount", "min_order_amount", "validity"];
+
     /// Checks what an operator sent.
     ///
     /// # Errors

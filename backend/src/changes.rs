@@ -11,7 +11,7 @@ use doorbuster_domain::id::CampaignId;
 use doorbuster_domain::schedule::{FieldError, Schedule};
 use tokio::sync::Mutex;
 
-use crate::campaign::{Campaign, Spec};
+use crate::campaign::{Campaign, Spec, Stored};
 use crate::catalog::Catalog;
 use crate::operators::Operator;
 use crate::store::postgres::{Change, DatabaseError, Deleted, Postgres};
@@ -77,11 +77,11 @@ pub enum Expected {
 }
 
 impl Expected {
-    fn check(&self, current: Option<&Campaign>) -> Result<(), ChangeError> {
+    fn check(&self, current: Option<&Stored>) -> Result<(), ChangeError> {
         let met = match (self, current) {
             (Self::Anything, _) | (Self::Existing, Some(_)) => true,
             (Self::Existing | Self::Versions(_), None) => false,
-            (Self::Versions(versions), Some(current)) => versions.contains(&current.version),
+            (Self::Versions(versions), Some(current)) => versions.contains(&current.version()),
         };
         if met { Ok(()) } else { Err(ChangeError::Conflict) }
     }
@@ -115,7 +115,7 @@ impl Changes {
         spec: Spec,
         schedule: Schedule,
         expected: &Expected,
-    ) -> Result<(Arc<Campaign>, Put), ChangeError> {
+    ) -> Result<(Stored, Put), ChangeError> {
         let mut change = self.postgres.change(id).await?;
         expected.check(change.current())?;
         if let Some(currency) = change.other_currency(&spec.vendor, &spec.currency).await? {
@@ -123,10 +123,10 @@ impl Changes {
                 format!("the vendor {:?} has its campaigns in {currency}; name that, or another vendor", spec.vendor);
             return Err(ChangeError::Invalid(FieldError::new("currency", message)));
         }
-        let (put, paused) = change.current().map_or((Put::Created, false), |was| (Put::Replaced, was.paused));
+        let (put, paused) = change.current().map_or((Put::Created, false), |was| (Put::Replaced, was.paused()));
         let campaign = Campaign { id: id.clone(), version: 0, paused, spec, schedule };
         let action = if put == Put::Created { "campaign.created" } else { "campaign.replaced" };
-        Ok((self.finish(change, campaign, Some(Act { by, action })).await?, put))
+        Ok((self.finish(change, &campaign.into(), Some(Act { by, action })).await?, put))
     }
 
     /// Pauses or resumes a campaign; where it already is so, nothing changes.
@@ -139,7 +139,7 @@ impl Changes {
         id: &CampaignId,
         pause: Pause,
         expected: &Expected,
-    ) -> Result<Arc<Campaign>, ChangeError> {
+    ) -> Result<Stored, ChangeError> {
         let change = self.postgres.change(id).await?;
         let current = change.current().ok_or(ChangeError::Unknown)?.clone();
         expected.check(Some(&current))?;
@@ -147,10 +147,10 @@ impl Changes {
             Pause::On => (true, "campaign.paused"),
             Pause::Off => (false, "campaign.resumed"),
         };
-        if current.paused == paused {
-            return Ok(Arc::new(current));
+        if current.paused() == paused {
+            return Ok(current);
         }
-        self.finish(change, Campaign { paused, ..current }, Some(Act { by, action })).await
+        self.finish(change, &current.with(current.version(), paused), Some(Act { by, action })).await
     }
 
     /// Deletes a campaign that has no coupon yet.
@@ -190,32 +190,27 @@ impl Changes {
         let change = self.postgres.change(id).await?;
         match change.current().cloned() {
             None => self.catalog.remove(id).await,
-            Some(current) if current.version >= shown => self.catalog.put(Arc::new(current)).await,
+            Some(current) if current.version() >= shown => self.catalog.put(current).await,
             Some(current) => {
-                let campaign = self.finish(change, current, None).await?;
-                tracing::warn!(campaign = %id, version = campaign.version, "gave a campaign a new version: Redis was ahead");
+                let version = self.finish(change, &current, None).await?.version();
+                tracing::warn!(campaign = %id, version, "gave a campaign a new version: Redis was ahead");
             }
         }
         Ok(())
     }
 
     /// Without an act it is no operator's change: what they wrote stays as it is.
-    async fn finish(
-        &self,
-        mut change: Change,
-        campaign: Campaign,
-        act: Option<Act<'_>>,
-    ) -> Result<Arc<Campaign>, ChangeError> {
+    async fn finish(&self, mut change: Change, stored: &Stored, act: Option<Act<'_>>) -> Result<Stored, ChangeError> {
         let version = self.draw_version(&mut change).await?;
-        let campaign = Arc::new(Campaign { version, ..campaign });
-        change.write(&campaign).await?;
+        let stored = stored.with(version, stored.paused());
+        change.write(&stored).await?;
         if let Some(Act { by, action }) = act {
-            change.record(by, action, Some(&campaign)).await?;
+            change.record(by, action, Some(&stored)).await?;
         }
-        self.redis.raise_version(&campaign.id, version).await?;
+        self.redis.raise_version(change.id(), version).await?;
         change.commit().await?;
-        self.catalog.put(Arc::clone(&campaign)).await;
-        Ok(campaign)
+        self.catalog.put(stored.clone()).await;
+        Ok(stored)
     }
 
     async fn draw_version(&self, change: &mut Change) -> Result<i64, ChangeError> {

@@ -35,6 +35,8 @@ pub struct Scene {
     pub in_flight: usize,
     /// Connections to PostgreSQL, and those of them that nobody uses.
     pub connections: (usize, usize),
+    /// Campaigns that this release cannot read.
+    pub unreadable: usize,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -81,6 +83,7 @@ pub struct Metrics {
     pending_oldest: Gauge<f64, AtomicU64>,
     connections: Family<State, Gauge>,
     in_flight: Gauge,
+    unreadable: Gauge,
     /// What relaying counts.
     pub events: EventMetrics,
 }
@@ -110,6 +113,7 @@ impl Metrics {
             pending_oldest: Gauge::default(),
             connections: Family::default(),
             in_flight: Gauge::default(),
+            unreadable: Gauge::default(),
             events: EventMetrics::default(),
         };
         let registry = &mut metrics.registry;
@@ -158,6 +162,11 @@ impl Metrics {
             metrics.connections.clone(),
         );
         registry.register("in_flight", "Requests being served on the public listener", metrics.in_flight.clone());
+        registry.register(
+            "unreadable_campaigns",
+            "Campaigns that are not served because this release cannot read them",
+            metrics.unreadable.clone(),
+        );
         metrics.events.register(registry);
         metrics
     }
@@ -191,6 +200,7 @@ impl Metrics {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let (all, idle) = scene.connections;
         self.in_flight.set(gauge(scene.in_flight));
+        self.unreadable.set(gauge(scene.unreadable));
         self.connections.get_or_create(&State { state: "idle" }).set(gauge(idle));
         self.connections.get_or_create(&State { state: "used" }).set(gauge(all.saturating_sub(idle)));
         let mut text = String::new();

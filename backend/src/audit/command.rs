@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::table::Table;
 use super::{Report, Sighting, audit, read_sightings};
+use crate::campaign::Stored;
 use crate::config::Config;
 use crate::store::postgres::Postgres;
 use crate::store::redis::{Clock, Redis};
@@ -83,17 +84,23 @@ async fn report(
     let (database_ca, redis_ca) = (config.database_ca.as_deref(), config.redis_ca.as_deref());
     let postgres = Postgres::new(config.database_url.expose(), database_ca, 2, DEADLINE)?;
     let redis = Redis::new(config.redis_url.expose(), redis_ca, &config.redis_prefix, DEADLINE)?;
-    let Some(campaign) = postgres.campaign(&arguments.campaign).await.context("the campaign cannot be read")? else {
+    let Some(stored) = postgres.campaign(&arguments.campaign).await.context("the campaign cannot be read")? else {
         return Ok(None);
     };
     let round = match arguments.round {
         Some(round) => round,
         None => {
             let now = Clock::default().sample(&redis).await.context("the time cannot be had")?;
-            campaign.rounds(now.now_ms).round.id
+            match stored {
+                Stored::Readable(campaign) => campaign.rounds(now.now_ms).round.id,
+                Stored::Unreadable(campaign) => {
+                    anyhow::bail!("name a round: this release cannot read the campaign ({})", campaign.reason)
+                }
+            }
         }
     };
-    let report = audit(&postgres, &redis, &campaign.id, round, seen).await.context("the round cannot be read")?;
+    let campaign = &arguments.campaign;
+    let report = audit(&postgres, &redis, campaign, round, seen).await.context("the round cannot be read")?;
     Ok(Some((round, report)))
 }
 

@@ -20,6 +20,7 @@ pub use defect::Defect;
 pub use judge::judge;
 pub use seen::{Sighting, read_sightings};
 
+use crate::campaign::Stored;
 use crate::store::postgres::{DatabaseError, Ledger, Postgres};
 use crate::store::redis::{Clock, Places, Redis, RedisError};
 
@@ -134,7 +135,8 @@ async fn read(
     round: RoundId,
     evidence: &mut Evidence,
 ) -> Result<(), AuditError> {
-    evidence.quota = postgres.campaign(campaign).await?.and_then(|campaign| campaign.spec.quota);
+    let stored = postgres.campaign(campaign).await?;
+    evidence.quota = stored.as_ref().and_then(Stored::readable).and_then(|campaign| campaign.spec.quota);
     evidence.places = redis.places(campaign, round).await?;
     evidence.ledger = postgres.ledger(campaign, round).await?;
     evidence.failed = postgres.failed(campaign, round).await?;

@@ -10,8 +10,7 @@ use crate::fields::{Fields, integer, must_be_text};
 
 pub(super) fn read(value: &Value) -> Result<(Spec, Schedule), Vec<FieldError>> {
     let mut errors = Vec::new();
-    let known = ["title", "vendor", "currency", "schedule", "quota", "discount", "min_order_amount", "validity"];
-    let Some(fields) = Fields::of(value, "", &known, &mut errors) else { return Err(errors) };
+    let Some(fields) = Fields::of(value, "", &Spec::FIELDS, &mut errors) else { return Err(errors) };
 
     let title = fields.text("title", &mut errors);
     let vendor = fields.text("vendor", &mut errors);

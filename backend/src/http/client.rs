@@ -137,10 +137,9 @@ async fn count(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Error>
     let id = campaign(&app, &uri)?;
     let snapshot = app.catalog.snapshot();
     let Some(campaign) = snapshot.campaigns.get(&id) else {
-        return Err(if snapshot.is_fresh() {
-            Problem::about(Refusal::UnknownCampaign, &id).into()
-        } else {
-            Problem::ask_again(Refusal::Unavailable, Some(&id), rand::random()).into()
+        return Err(match snapshot.absence(&id) {
+            Refusal::Unavailable => Problem::ask_again(Refusal::Unavailable, Some(&id), rand::random()).into(),
+            absence => Problem::about(absence, &id).into(),
         });
     };
     let body = app.issuance.count(campaign).await?;

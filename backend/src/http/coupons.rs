@@ -82,7 +82,10 @@ pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderM
         _ => Some(request::campaign(query.as_bytes(), None)?),
     };
     let snapshot = app.catalog.snapshot();
-    if let Some(id) = campaign.as_ref().filter(|id| !snapshot.campaigns.contains_key(*id) && snapshot.is_fresh()) {
+    if let Some(id) = &campaign
+        && !snapshot.campaigns.contains_key(id)
+        && snapshot.absence(id) == Refusal::UnknownCampaign
+    {
         return Err(Problem::about(Refusal::UnknownCampaign, id).into());
     }
     let user = user(&headers)?;

@@ -99,6 +99,7 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 )]
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     let in_flight = app.config.max_in_flight.saturating_sub(app.places.available_permits());
-    let scene = Scene { in_flight, connections: app.postgres.connections() };
+    let unreadable = app.catalog.snapshot().unreadable.len();
+    let scene = Scene { in_flight, connections: app.postgres.connections(), unreadable };
     ([(header::CONTENT_TYPE, METRICS_TYPE)], app.metrics.render(scene)).into_response()
 }

@@ -16,12 +16,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::error::Error;
+use super::error::{self, Error};
 use super::openapi::Routes;
 use super::openapi::problems::refusals;
 use super::path::PathParameters;
 use super::{App, body, reply};
-use crate::campaign::{Campaign, CampaignInput, Shown, Spec};
+use crate::campaign::{CampaignInput, Shown, ShownStored, Spec, Stored};
 use crate::changes::{Expected, Pause, Put};
 use crate::operators::Operator;
 
@@ -38,7 +38,7 @@ pub(super) fn routes() -> Routes {
 #[derive(Serialize, ToSchema)]
 struct CampaignList<'a> {
     /// By id.
-    campaigns: Vec<Shown<'a>>,
+    campaigns: Vec<ShownStored<'a>>,
 }
 
 /// One round, as far as it has come.
@@ -76,9 +76,9 @@ refusals! {
     RoundRefusals = [Unauthorized, Forbidden, TooMany, UnknownCampaign, NotFound, Unavailable];
 }
 
-fn with_etag(status: StatusCode, campaign: &Campaign) -> Response {
-    let mut response = reply::json(status, &campaign.shown());
-    if let Ok(etag) = HeaderValue::try_from(format!("\"{}\"", campaign.version)) {
+fn with_etag(status: StatusCode, stored: &Stored) -> Response {
+    let mut response = reply::json(status, &stored.shown());
+    if let Ok(etag) = HeaderValue::try_from(format!("\"{}\"", stored.version())) {
         response.headers_mut().insert(header::ETAG, etag);
     }
     response
@@ -122,9 +122,11 @@ fn expected(headers: &HeaderMap) -> Expected {
 async fn all(State(app): State<Arc<App>>) -> Result<Response, Error> {
     app.catalog.refresh().await?;
     let snapshot = app.catalog.snapshot();
-    let mut campaigns: Vec<_> = snapshot.campaigns.values().collect();
-    campaigns.sort_by_key(|campaign| &campaign.id);
-    let campaigns = campaigns.into_iter().map(|campaign| campaign.shown()).collect();
+    let readable = snapshot.campaigns.values().cloned().map(Stored::Readable);
+    let unreadable = snapshot.unreadable.values().cloned().map(Stored::Unreadable);
+    let mut campaigns: Vec<Stored> = readable.chain(unreadable).collect();
+    campaigns.sort_by(|one, other| one.id().cmp(other.id()));
+    let campaigns = campaigns.iter().map(Stored::shown).collect();
     Ok(reply::json(StatusCode::OK, &CampaignList { campaigns }))
 }
 
@@ -138,7 +140,7 @@ async fn all(State(app): State<Arc<App>>) -> Result<Response, Error> {
         ("id" = CampaignId, Path, description = "The campaign"),
     ),
     responses(
-        (status = 200, description = "The campaign", body = Shown<'_>,
+        (status = 200, description = "The campaign", body = ShownStored<'_>,
          headers(("cache-control" = String, description = "`no-store`"),
                  ("etag" = String, description = "The version, as an entity tag"))),
         OneRefusals,
@@ -190,7 +192,7 @@ async fn put(
         }
     };
     let (campaign, put) = app.changes.put(&operator, &id, spec, schedule, &expected(&headers)).await?;
-    tracing::info!(campaign = %id, version = campaign.version, operator = operator.name, "an operator wrote a campaign");
+    tracing::info!(campaign = %id, version = campaign.version(), operator = operator.name, "an operator wrote a campaign");
     let status = if put == Put::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(with_etag(status, &campaign))
 }
@@ -234,7 +236,7 @@ async fn delete(
         ("if-match" = Option<String>, Header, description = "Versions that may be changed, as entity tags, or `*`"),
     ),
     responses(
-        (status = 200, description = "It is paused", body = Shown<'_>,
+        (status = 200, description = "It is paused", body = ShownStored<'_>,
          headers(("cache-control" = String, description = "`no-store`"),
                  ("etag" = String, description = "The version, as an entity tag"))),
         PauseRefusals,
@@ -261,7 +263,7 @@ async fn pause(
         ("if-match" = Option<String>, Header, description = "Versions that may be changed, as entity tags, or `*`"),
     ),
     responses(
-        (status = 200, description = "It goes on", body = Shown<'_>,
+        (status = 200, description = "It goes on", body = ShownStored<'_>,
          headers(("cache-control" = String, description = "`no-store`"),
                  ("etag" = String, description = "The version, as an entity tag"))),
         PauseRefusals,
@@ -285,8 +287,14 @@ async fn set_paused(
     pause: Pause,
 ) -> Result<Response, Error> {
     let campaign = app.changes.set_paused(operator, &existing(path)?, pause, &expected(headers)).await?;
-    let (campaign_id, version) = (&campaign.id, campaign.version);
-    tracing::info!(campaign = %campaign_id, version, ?pause, operator = operator.name, "an operator set a campaign's pause");
+    let (campaign_id, version) = (campaign.id(), campaign.version());
+    tracing::info!(
+        campaign = campaign_id,
+        version,
+        ?pause,
+        operator = operator.name,
+        "an operator set a campaign's pause"
+    );
     Ok(with_etag(StatusCode::OK, &campaign))
 }
 
@@ -308,7 +316,8 @@ async fn set_paused(
     security(("operator" = [])),
 )]
 async fn round(State(app): State<Arc<App>>, path: PathParameters) -> Result<Response, Error> {
-    let campaign = app.postgres.campaign(&existing(&path)?).await?.ok_or(Refusal::UnknownCampaign)?;
+    let stored = app.postgres.campaign(&existing(&path)?).await?.ok_or(Refusal::UnknownCampaign)?;
+    let campaign = stored.readable().ok_or_else(error::ask_again)?;
     let name: Option<RoundId> = path.get("round").parse().ok();
     let round = name.and_then(|name| campaign.schedule.round(name)).ok_or(Refusal::NotFound)?;
     let asked = [(&campaign.id, round.id)];

@@ -139,7 +139,7 @@ impl Hydrations {
     /// A replica that was failed over to may have missed a change, and shows a round that is warm under a version of the past.
     async fn shows_newest_version(&self, key: &RoundKey) -> Result<bool, HydrationError> {
         let Some(campaign) = self.postgres.campaign(&key.campaign).await? else { return Ok(false) };
-        Ok(self.redis.version(&key.campaign).await? >= campaign.version)
+        Ok(self.redis.version(&key.campaign).await? >= campaign.version())
     }
 
     /// The new epoch is committed before anything is read: from then on no commit changes the round until Redis shows

@@ -241,10 +241,9 @@ impl Issuance {
         let id = circumstances.campaign;
         let snapshot = self.catalog.snapshot();
         let Some(campaign) = snapshot.campaigns.get(id).cloned() else {
-            return Err(if snapshot.is_fresh() {
-                circumstances.about(Refusal::UnknownCampaign)
-            } else {
-                circumstances.ask_again(Refusal::Unavailable)
+            return Err(match snapshot.absence(id) {
+                Refusal::Unavailable => circumstances.ask_again(Refusal::Unavailable),
+                absence => circumstances.about(absence),
             });
         };
         circumstances.known = Some(Arc::clone(&campaign));

@@ -67,7 +67,7 @@ impl Issuance {
     pub async fn sync(&self, limit: usize, now_ms: i64) -> Result<(Vec<SyncCampaign>, bool), RedisError> {
         let asked = Instant::now();
         let sheet = self.agenda.at(now_ms);
-        let complete = self.catalog.snapshot().is_fresh() && sheet.entries.len() <= limit;
+        let complete = self.catalog.snapshot().is_complete() && sheet.entries.len() <= limit;
         let entries = sheet.entries.get(..limit.min(sheet.entries.len())).unwrap_or_default();
         let mut standings = self.standings(entries, now_ms, asked).await?;
         let told = entries.iter().map(|entry| {

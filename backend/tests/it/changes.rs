@@ -1,5 +1,6 @@
 //! Operators' changes while users ask.
 
+use doorbuster_backend::campaign::Campaign;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -92,9 +93,9 @@ async fn a_change_under_way_is_waited_for_and_not_overruled() {
         let postgres = world.postgres();
         let mut change = postgres.change(&id("spring")).await.unwrap();
         let version = change.draw_version(0).await.unwrap();
-        let mut changed = change.current().unwrap().clone();
+        let mut changed = Campaign::clone(change.current().unwrap().readable().unwrap());
         (changed.version, changed.spec.quota) = (version, Some(1));
-        change.write(&changed).await.unwrap();
+        change.write(&changed.into()).await.unwrap();
         world.redis().raise_version(&id("spring"), version).await.unwrap();
         let (reply, ()) = tokio::join!(world.issue(at, "spring", "ann"), async {
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;

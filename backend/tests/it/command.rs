@@ -11,9 +11,9 @@ use crate::world::{ADMIN_TOKEN, World, in_world};
 
 /// What a run of the program came to.
 #[derive(Debug)]
-struct Run {
+pub(crate) struct Run {
     code: Option<i32>,
-    out: String,
+    pub(crate) out: String,
     err: String,
 }
 
@@ -44,7 +44,7 @@ async fn run_with(environment: &[(&str, &str)], arguments: &[&str], input: &str)
     run
 }
 
-async fn run(world: &World, arguments: &[&str], input: &str) -> Run {
+pub(crate) async fn run(world: &World, arguments: &[&str], input: &str) -> Run {
     let target = [("DOORBUSTER_URL", world.backends[0].ops.as_str()), ("DOORBUSTER_TOKEN", ADMIN_TOKEN)];
     run_with(&target, arguments, input).await
 }

@@ -72,6 +72,8 @@ mod sync;
 #[cfg(test)]
 mod ticket;
 #[cfg(test)]
+mod unreadable;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod world;

@@ -93,8 +93,21 @@ fn one(body: Value) -> Answer {
     Answer::new(one_card(&body), body)
 }
 
+fn is_unreadable(campaign: &Value) -> bool {
+    campaign.get("state").and_then(Value::as_str) == Some("unreadable")
+}
+
 fn one_card(campaign: &Value) -> String {
     let at = |pointer: &str| shown(campaign, pointer);
+    if is_unreadable(campaign) {
+        return card(&[
+            ("id", at("/id")),
+            ("version", at("/version")),
+            ("paused", at("/paused")),
+            ("state", at("/state")),
+            ("reason", at("/reason")),
+        ]);
+    }
     let weekdays = campaign.pointer("/schedule/weekdays").map_or_else(|| "every day".to_owned(), Value::to_string);
     card(&[
         ("id", at("/id")),
@@ -133,6 +146,10 @@ pub(crate) fn discount(of: &Value) -> String {
 fn rows(campaigns: &[Value]) -> String {
     let row = |campaign: &Value| {
         let at = |pointer: &str| shown(campaign, pointer);
+        if is_unreadable(campaign) {
+            let none = || "-".to_owned();
+            return [at("/id"), none(), none(), none(), none(), at("/version"), at("/state")];
+        }
         let state = if campaign.get("paused") == Some(&Value::Bool(true)) { "paused" } else { "" };
         let days = format!("{} to {}", at("/schedule/first_day"), at("/schedule/last_day"));
         let hours = format!("{}-{} {}", at("/schedule/opens"), at("/schedule/closes"), at("/schedule/timezone"));

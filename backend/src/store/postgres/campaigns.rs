@@ -4,13 +4,12 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use doorbuster_domain::id::{CampaignId, RoundId};
-use doorbuster_domain::schedule::Schedule;
 use sqlx::types::Json;
 use sqlx::{FromRow, Postgres as Db, Transaction};
 
 use super::audit_log::{self, Record};
 use super::{DatabaseError, Postgres, signed};
-use crate::campaign::{Campaign, Spec};
+use crate::campaign::{Campaign, Stored};
 use crate::operators::Operator;
 
 /// A campaign's row.
@@ -19,15 +18,12 @@ pub struct CampaignRow {
     id: String,
     version: i64,
     paused: bool,
-    spec: Json<Spec>,
+    spec: String,
 }
 
 impl CampaignRow {
-    fn into_campaign(self) -> Result<Campaign, DatabaseError> {
-        let id = CampaignId::parse(&self.id).map_err(|_| DatabaseError::Unreadable("campaign id"))?;
-        let schedule =
-            Schedule::compile(&self.spec.schedule).map_err(|_| DatabaseError::Unreadable("campaign schedule"))?;
-        Ok(Campaign { id, version: self.version, paused: self.paused, spec: self.spec.0, schedule })
+    fn into_stored(self) -> Stored {
+        Stored::read(self.id, self.version, self.paused, &self.spec)
     }
 }
 
@@ -55,22 +51,22 @@ impl Postgres {
     ///
     /// # Errors
     /// If PostgreSQL does not answer.
-    pub async fn campaigns(&self, ids: &[String]) -> Result<Vec<Campaign>, DatabaseError> {
+    pub async fn campaigns(&self, ids: &[String]) -> Result<Vec<Stored>, DatabaseError> {
         let rows: Vec<CampaignRow> = self
             .within(
-                sqlx::query_as("SELECT id, version, paused, spec FROM campaigns WHERE id = ANY ($1)")
+                sqlx::query_as("SELECT id, version, paused, spec::text FROM campaigns WHERE id = ANY ($1)")
                     .bind(ids)
                     .fetch_all(&self.pool),
             )
             .await?;
-        rows.into_iter().map(CampaignRow::into_campaign).collect()
+        Ok(rows.into_iter().map(CampaignRow::into_stored).collect())
     }
 
     /// One campaign.
     ///
     /// # Errors
     /// If PostgreSQL does not answer.
-    pub async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, DatabaseError> {
+    pub async fn campaign(&self, id: &CampaignId) -> Result<Option<Stored>, DatabaseError> {
         Ok(self.campaigns(&[id.to_string()]).await?.pop())
     }
 
@@ -87,16 +83,16 @@ impl Postgres {
                 .execute(&mut *transaction)
                 .await?;
             let row: Option<CampaignRow> =
-                sqlx::query_as("SELECT id, version, paused, spec FROM campaigns WHERE id = $1 FOR UPDATE")
+                sqlx::query_as("SELECT id, version, paused, spec::text FROM campaigns WHERE id = $1 FOR UPDATE")
                     .bind(id.as_str())
                     .fetch_optional(&mut *transaction)
                     .await?;
             Ok((transaction, row))
         })
         .await
-        .and_then(|(transaction, row)| {
-            let current = row.map(CampaignRow::into_campaign).transpose()?;
-            Ok(Change { postgres: self.clone(), id: id.clone(), transaction, current })
+        .map(|(transaction, row)| {
+            let current = row.map(CampaignRow::into_stored);
+            Change { postgres: self.clone(), id: id.clone(), transaction, current }
         })
     }
 }
@@ -107,7 +103,7 @@ pub struct Change {
     postgres: Postgres,
     id: CampaignId,
     transaction: Transaction<'static, Db>,
-    current: Option<Campaign>,
+    current: Option<Stored>,
 }
 
 impl Change {
@@ -119,7 +115,7 @@ impl Change {
 
     /// The campaign before the change.
     #[must_use]
-    pub fn current(&self) -> Option<&Campaign> {
+    pub fn current(&self) -> Option<&Stored> {
         self.current.as_ref()
     }
 
@@ -153,11 +149,26 @@ impl Change {
             .await
     }
 
-    /// Writes the campaign, and what its rounds of these days follow it in.
+    /// Writes the campaign, and what its rounds of these days follow it in. Of one that cannot be
+    /// read only the version and the pause are written.
     ///
     /// # Errors
     /// If PostgreSQL does not answer.
-    pub async fn write(&mut self, campaign: &Campaign) -> Result<(), DatabaseError> {
+    pub async fn write(&mut self, stored: &Stored) -> Result<(), DatabaseError> {
+        match stored {
+            Stored::Readable(campaign) => self.write_whole(campaign).await,
+            Stored::Unreadable(_) => {
+                let writing = sqlx::query("UPDATE campaigns SET version = $2, paused = $3 WHERE id = $1")
+                    .bind(self.id.as_str())
+                    .bind(stored.version())
+                    .bind(stored.paused());
+                self.postgres.within(writing.execute(&mut *self.transaction)).await?;
+                Ok(())
+            }
+        }
+    }
+
+    async fn write_whole(&mut self, campaign: &Campaign) -> Result<(), DatabaseError> {
         self.postgres
             .within(async {
                 sqlx::query(
@@ -234,9 +245,9 @@ impl Change {
         &mut self,
         by: &Operator,
         action: &'static str,
-        after: Option<&Campaign>,
+        after: Option<&Stored>,
     ) -> Result<(), DatabaseError> {
-        let shown = |campaign: &Campaign| serde_json::to_value(campaign.shown()).ok();
+        let shown = |stored: &Stored| serde_json::to_value(stored.shown()).ok();
         let (before, after) = (self.current.as_ref().and_then(shown), after.and_then(shown));
         let record = Record { by, action, subject: format!("campaign/{}", self.id), before, after };
         self.postgres.within(audit_log::record(&mut self.transaction, &record)).await

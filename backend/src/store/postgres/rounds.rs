@@ -3,11 +3,9 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
-use doorbuster_domain::schedule::Schedule;
-use sqlx::types::Json;
 
 use super::{DatabaseError, Postgres, signed, unsigned};
-use crate::campaign::Spec;
+use crate::campaign::Stored;
 
 /// A round whose hydration has begun: commits reserved under earlier epochs are refused from now on, so what it holds
 /// does not change until Redis shows the new epoch.
@@ -49,13 +47,16 @@ impl Postgres {
         self.within(async {
             let mut transaction = self.pool.begin().await?;
             // Waits for a change under way, which has told Redis its version but may not have committed it.
-            let row: Option<(i64, Json<Spec>)> =
-                sqlx::query_as("SELECT version, spec FROM campaigns WHERE id = $1 FOR SHARE")
+            let row: Option<(i64, String)> =
+                sqlx::query_as("SELECT version, spec::text FROM campaigns WHERE id = $1 FOR SHARE")
                     .bind(campaign.as_str())
                     .fetch_optional(&mut *transaction)
                     .await?;
-            let Some((version, Json(spec))) = row else { return Ok(None) };
-            if let Some(window) = Schedule::compile(&spec.schedule).ok().and_then(|schedule| schedule.round(round)) {
+            let Some((version, spec)) = row else { return Ok(None) };
+            let stored = Stored::read(campaign.to_string(), version, false, &spec);
+            if let Some(known) = stored.readable()
+                && let Some(window) = known.schedule.round(round)
+            {
                 sqlx::query(
                     "INSERT INTO rounds (campaign, round, opens_at, closes_at, max_number) VALUES ($1, $2, $3, $4, $5)
                      ON CONFLICT (campaign, round) DO UPDATE
@@ -66,7 +67,7 @@ impl Postgres {
                 .bind(round.0)
                 .bind(DateTime::<Utc>::from(window.opens))
                 .bind(DateTime::<Utc>::from(window.closes))
-                .bind(spec.quota.map_or(i64::MAX, signed))
+                .bind(known.spec.quota.map_or(i64::MAX, signed))
                 .execute(&mut *transaction)
                 .await?;
             }
