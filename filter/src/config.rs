@@ -1,9 +1,12 @@
 //! The plugin configuration: parsed once into a value that holds, or refused with the field's name.
 
+use std::hash::Hasher;
+
 use doorbuster_domain::id::CampaignId;
 use doorbuster_domain::schedule::{Schedule, ScheduleSpec};
 use doorbuster_domain::ticket::SHORTEST_SECRET;
 use serde::Deserialize;
+use siphasher::sip::SipHasher13;
 
 use crate::duplicates::SHARD_BYTES;
 
@@ -30,6 +33,10 @@ pub struct Config {
     pub answer_count: bool,
     /// Signs tickets; none: there are none.
     pub ticket_secret: Option<String>,
+    /// Names the shared data of this configuration: configurations with the same name share accounts and snapshots.
+    pub namespace: String,
+    /// Equal for equal configurations.
+    pub fingerprint: u64,
 }
 
 /// A decoded, normalised path and a method.
@@ -148,6 +155,7 @@ struct Written {
     #[serde(default = "default_answer_count")]
     answer_count: bool,
     ticket: Option<WrittenTicket>,
+    namespace: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -229,7 +237,9 @@ impl Config {
             if path == "." || path == "?" { error.inner().to_string() } else { format!("{path}: {}", error.inner()) }
         })?;
         deserializer.end().map_err(|error| error.to_string())?;
-        written.check(environment)
+        let mut config = written.check(environment)?;
+        config.fingerprint = hash(json);
+        Ok(config)
     }
 }
 
@@ -295,12 +305,19 @@ impl Written {
                 version: campaign.version,
             });
         }
+        let sync = self.sync.map(|sync| sync.check(&environment)).transpose()?;
+        let namespace = match self.namespace {
+            Some(name) => valid_namespace(name)?,
+            None => derived_namespace(sync.as_ref(), &campaigns),
+        };
         Ok(Config {
             guard: self.guard,
             default_campaign: self.default_campaign,
             campaigns,
             ticket_secret: self.ticket.map(|ticket| ticket.secret(&environment)).transpose()?,
-            sync: self.sync.map(|sync| sync.check(&environment)).transpose()?,
+            sync,
+            namespace,
+            fingerprint: 0,
             credits: rule,
             boundary: self.boundary,
             duplicates_bytes: self.duplicates_bytes,
@@ -349,6 +366,40 @@ impl WrittenSync {
     }
 }
 
+/// Longest name of a namespace, characters.
+const LONGEST_NAMESPACE: usize = 64;
+
+fn valid_namespace(name: String) -> Result<String, String> {
+    let valid = (1..=LONGEST_NAMESPACE).contains(&name.len())
+        && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
+    if valid {
+        Ok(name)
+    } else {
+        Err(format!("namespace: {name:?} is not 1 to {LONGEST_NAMESPACE} characters of a-z 0-9 -"))
+    }
+}
+
+/// Configurations that sync with one backend share what they know; without a sync, those with the same campaigns do.
+fn derived_namespace(sync: Option<&Sync>, campaigns: &[StaticCampaign]) -> String {
+    let mut shared = Vec::new();
+    match sync {
+        Some(sync) => shared.extend([sync.cluster.as_str(), sync.authority.as_str()]),
+        None => shared.extend(campaigns.iter().map(|campaign| campaign.id.as_str())),
+    }
+    if sync.is_none() {
+        shared.sort_unstable();
+    }
+    // No cluster's name and no id contains a line feed.
+    format!("{}-{:016x}", if sync.is_some() { "sync" } else { "written" }, hash(shared.join("\n").as_bytes()))
+}
+
+/// The same in every worker and release.
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
 fn in_range(field: &str, value: i64, least: i64, most: i64) -> Result<(), String> {
     if (least..=most).contains(&value) {
         Ok(())
@@ -374,6 +425,26 @@ mod tests {
         let sync = config.sync.unwrap();
         assert_eq!((sync.poll_ms, sync.stale_ms, sync.max_campaigns), (250, 5_000, 1_000));
         assert_eq!(sync.token, "secret");
+    }
+
+    #[test]
+    fn namespace_follows_from_what_is_shared() {
+        let namespace = |json: &str| parse(json).unwrap().namespace;
+        let sync = |rest: &str| namespace(&format!(r#"{{"sync": {{"cluster": "control"}}{rest}}}"#));
+        assert_eq!(sync(""), sync(r#", "default_campaign": "a""#));
+        assert_ne!(sync(""), namespace(r#"{"sync": {"cluster": "other"}}"#));
+        assert_ne!(sync(""), namespace(r#"{"sync": {"cluster": "control", "authority": "other"}}"#));
+        assert_eq!(sync(r#", "namespace": "shop-7""#), "shop-7");
+        let campaign = |id: &str| {
+            let schedule = r#"{"timezone":"UTC","first_day":"2026-01-01","last_day":"2026-01-01","opens":"10:00","closes":"11:00"}"#;
+            format!(r#"{{"id":"{id}","quota":1,"schedule":{schedule}}}"#)
+        };
+        let written = |ids: &[&str]| {
+            let campaigns: Vec<String> = ids.iter().map(|id| campaign(id)).collect();
+            namespace(&format!(r#"{{"campaigns": [{}]}}"#, campaigns.join(",")))
+        };
+        assert_eq!(written(&["a", "b"]), written(&["b", "a"]));
+        assert_ne!(written(&["a", "b"]), written(&["a"]));
     }
 
     #[test]
@@ -406,6 +477,7 @@ mod tests {
                 "guard[0].method: ",
             ),
             (r#"{"sync": {"cluster": "c"}, "default_campaign": "A"}"#.to_owned(), "default_campaign: "),
+            (r#"{"sync": {"cluster": "c"}, "namespace": "a/b"}"#.to_owned(), "namespace: \"a/b\""),
             (r#"{"sync": {"cluster": "c"}, "credits": {"hold_ms": 0}}"#.to_owned(), "credits.hold_ms: "),
             (r#"{"sync": {"cluster": "c"}, "credits": {"overcommit": 0}}"#.to_owned(), "credits.overcommit: "),
             (r#"{"sync": {"cluster": "c"}, "credits": {"ttl_ms": 5000}}"#.to_owned(), "credits.ttl_ms: "),

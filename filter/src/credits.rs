@@ -41,12 +41,10 @@ pub struct CreditAccount {
     pub held: [TimeSlot; HOLDS],
     /// Requests answered with `pending` since the last sync was sent.
     pub pending: u32,
-    /// Those answered so before it was sent.
-    pub pending_asked: u32,
     /// When pending credits are free although no sync has been answered, Unix milliseconds.
     pub pending_until_ms: i64,
-    /// Credits held when the last sync was sent, pending ones excepted.
-    pub held_when_asked: u32,
+    /// Syncs that were sent and not answered yet, the newest first; those with number 0 are none.
+    pub asks: [Ask; ASKS],
     /// The opening or closing around which requests were last admitted without knowing the round.
     pub boundary_ms: i64,
     /// How many.
@@ -59,6 +57,20 @@ pub struct CreditAccount {
     pub blind_used: u32,
     /// Users with a request at the origin.
     pub users: UsersInFlight,
+}
+
+/// Syncs under way of which an account knows; an older one counts as unanswered.
+pub const ASKS: usize = 4;
+
+/// What an account held when a sync was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Ask {
+    /// The sync's number; later ones have larger numbers.
+    pub number: u64,
+    /// Credits, pending ones excepted.
+    pub held: u32,
+    /// Requests answered with `pending` since the sync before.
+    pub pending: u32,
 }
 
 /// What a worker knows of a campaign when it admits.
@@ -312,8 +324,14 @@ impl CreditAccount {
     /// Frees pending credits for which no sync was answered in time.
     fn forget_pending(&mut self, now_ms: i64) {
         if self.pending_until_ms <= now_ms {
-            (self.pending, self.pending_asked) = (0, 0);
+            self.pending = 0;
+            self.asks.iter_mut().for_each(|ask| ask.pending = 0);
         }
+    }
+
+    /// Requests answered with `pending` before some sync that is not answered yet.
+    fn pending_asked(&self) -> u32 {
+        self.asks.iter().fold(0, |sum, ask| sum.saturating_add(ask.pending))
     }
 
     /// Takes in what an origin says of a round. A notice of an older version, or of a round that is not this one,
@@ -346,30 +364,36 @@ impl CreditAccount {
     }
 
     /// A sync is being sent: what is held now is what its answer will count.
-    pub fn ask(&mut self, layout: &SlotLayout, now_ms: i64) {
+    pub fn ask(&mut self, number: u64, layout: &SlotLayout, now_ms: i64) {
         self.forget_pending(now_ms);
-        self.pending_asked = self.pending_asked.saturating_add(self.pending);
-        self.pending = 0;
-        let held = self.in_flight(layout, now_ms).saturating_sub(u64::from(self.pending_asked));
-        self.held_when_asked = u32::try_from(held).unwrap_or(u32::MAX);
+        let pending = std::mem::take(&mut self.pending);
+        let held = self.in_flight(layout, now_ms).saturating_sub(u64::from(self.pending_asked()));
+        let ask = Ask { number, held: u32::try_from(held).unwrap_or(u32::MAX), pending };
+        // The one that falls out is not answered in time; the next one's answer will count its pending requests.
+        let [first, second, third, last] = self.asks;
+        let third = Ask { pending: third.pending.saturating_add(last.pending), ..third };
+        self.asks = [ask, first, second, third];
     }
 
-    /// A sync has answered for the round that `terms` name.
-    pub fn answer(&mut self, terms: &Terms, issued: u64, reserved: u64, gateways: u32) {
+    /// A sync has been answered for the round that `terms` name; none that was sent later is answered yet.
+    pub fn answer(&mut self, number: u64, terms: &Terms, issued: u64, reserved: u64, gateways: u32) {
         self.align(terms);
-        self.pending_asked = 0;
         self.gateways = gateways.max(1);
         if self.round == Some(terms.round) && self.version == terms.version {
             self.issued = self.issued.max(issued);
-            self.reserved_by_others = reserved.saturating_sub(u64::from(self.held_when_asked));
+            // An account that was begun after the sync was sent held nothing then.
+            let held = self.asks.iter().find(|ask| ask.number == number).map_or(0, |ask| ask.held);
+            self.reserved_by_others = reserved.saturating_sub(u64::from(held));
             self.sold_out |= self.is_exhausted();
         }
+        self.asks.iter_mut().filter(|ask| ask.number <= number).for_each(|ask| *ask = Ask::default());
     }
 
     /// Requests with the origin, and failed or pending ones that keep their credit.
     #[must_use]
     pub fn in_flight(&self, layout: &SlotLayout, now_ms: i64) -> u64 {
-        let pending = if now_ms < self.pending_until_ms { self.pending.saturating_add(self.pending_asked) } else { 0 };
+        let pending =
+            if now_ms < self.pending_until_ms { self.pending.saturating_add(self.pending_asked()) } else { 0 };
         live(&self.admitted, layout.admissions_at(now_ms))
             + live(&self.held, layout.holds_at(now_ms))
             + u64::from(pending)
@@ -390,6 +414,14 @@ impl CreditAccount {
 /// For the model checker.
 #[cfg(test)]
 impl CreditAccount {
+    /// The same with the numbers of syncs counted from the newest one.
+    pub(crate) fn count_from(mut self, newest: u64) -> Self {
+        for ask in self.asks.iter_mut().filter(|ask| ask.number > 0) {
+            ask.number = newest + 1 - ask.number;
+        }
+        self
+    }
+
     /// The same without what counts no more, so that it equals every account from which the same follows.
     pub(crate) fn without_the_past(mut self, layout: &SlotLayout, now_ms: i64) -> Self {
         slots::forget(&mut self.admitted, layout.admissions_at(now_ms));
@@ -399,7 +431,8 @@ impl CreditAccount {
             (self.blind_second, self.blind_used) = (0, 0);
         }
         if self.pending_until_ms <= now_ms {
-            (self.pending, self.pending_asked, self.pending_until_ms) = (0, 0, 0);
+            self.forget_pending(now_ms);
+            self.pending_until_ms = 0;
         }
         self
     }

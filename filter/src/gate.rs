@@ -24,7 +24,7 @@ use crate::credits::{Admission, BlindLimit, CreditAccount, Ending, Permit, SlotL
 use crate::duplicates::Remembered;
 use crate::host::{Host, Random, SharedData};
 use crate::reply::Reply;
-use crate::state::{self, AccountKey, Duplicates, Process};
+use crate::state::{self, AccountKey, Duplicates, Namespace, Process};
 use crate::sync::OriginClock;
 
 /// The tick's clock is believed for this long, milliseconds: a worker may be too busy to tick. Nearer to an opening or
@@ -38,12 +38,15 @@ const COMPLETE_FOR_MS: i64 = 1_000;
 #[derive(Debug, Clone)]
 pub struct Gate {
     config: Rc<Config>,
+    names: Namespace,
     layout: SlotLayout,
     process: Process,
     duplicates: Duplicates,
     remembered: Remembered,
     campaigns: BTreeMap<CampaignId, Campaign>,
     generation: u64,
+    /// Whether a campaign of the configuration or the snapshot has no account.
+    lacks_accounts: bool,
     synced: Option<Synced>,
     /// This machine's clock at the last tick, Unix milliseconds.
     tick_ms: i64,
@@ -108,10 +111,12 @@ struct Asking<'a> {
 impl Gate {
     /// A worker's gate. Campaigns written in the configuration are known at once.
     #[must_use]
-    pub fn new(config: Rc<Config>, process: Process, shared: &dyn SharedData, now_ms: i64) -> Self {
+    pub fn new(config: Rc<Config>, names: Namespace, process: Process, shared: &dyn SharedData, now_ms: i64) -> Self {
         let mut gate = Self {
             layout: SlotLayout::new(&config.credits),
-            duplicates: Duplicates::new(config.duplicates_bytes),
+            duplicates: Duplicates::new(&names, config.duplicates_bytes),
+            names,
+            lacks_accounts: false,
             remembered: Remembered::default(),
             config,
             process,
@@ -134,8 +139,11 @@ impl Gate {
     /// Brings the worker up to date; called every 50 ms. A sold-out latch outlives a newer version by one tick.
     pub fn tick(&mut self, shared: &dyn SharedData, now_ms: i64) {
         self.tick_ms = now_ms;
-        if state::generation(shared) != self.generation {
+        if self.lacks_accounts || state::generation(shared, &self.names) != self.generation {
             let snapshot = self.stored_snapshot(shared);
+            if self.lacks_accounts {
+                self.claim_accounts(shared, snapshot.as_ref());
+            }
             self.load(shared, snapshot);
         }
         let clock = self.clock();
@@ -389,8 +397,8 @@ impl Gate {
     /// Ids that a client has invented use nothing that campaigns which exist could use.
     fn blind_account(&self, id: &CampaignId, shared: &dyn SharedData) -> AccountKey {
         let exists = self.config.default_campaign.as_ref() == Some(id)
-            || state::is_confirmed(shared, self.process.hash_key.campaign(id));
-        if exists { AccountKey::confirmed() } else { AccountKey::unconfirmed() }
+            || state::is_confirmed(shared, &self.names, self.process.hash_key.campaign(id));
+        if exists { self.names.confirmed() } else { self.names.unconfirmed() }
     }
 
     /// A refusal of a request that names no campaign this worker knows. Rendered each time: a client chooses the name.
@@ -495,7 +503,7 @@ impl Gate {
         });
         let Ending::Told(notice) = ending else { return };
         if notice.round.is_some() {
-            state::confirm(shared, self.process.hash_key.campaign(id));
+            state::confirm(shared, &self.names, self.process.hash_key.campaign(id));
         }
         let Some(known) = self.campaigns.get_mut(id) else { return };
         let (tag, rounds, synced) = (known.tag, known.rounds(), known.is_synced());
@@ -533,6 +541,10 @@ impl Gate {
 impl Gate {
     pub(crate) fn process(&self) -> &Process {
         &self.process
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.names
     }
 
     pub(crate) fn slot_layout(&self) -> &SlotLayout {

@@ -133,13 +133,16 @@ pub struct Call<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotSent;
 
+/// Names a call until its answer has arrived.
+pub type CallId = u32;
+
 /// Calls to servers. The answer arrives later, as a [`CallEnded`].
 pub trait Callout {
     /// Sends a call.
     ///
     /// # Errors
     /// [`NotSent`] if no answer will arrive.
-    fn post(&self, call: &Call<'_>) -> Result<(), NotSent>;
+    fn post(&self, call: &Call<'_>) -> Result<CallId, NotSent>;
 }
 
 /// How a call ended.

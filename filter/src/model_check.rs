@@ -75,6 +75,8 @@ struct Scenario {
     drops: Vec<DropSpec>,
     grain: Grain,
     workers: usize,
+    /// Syncs under way at once.
+    most_syncs: usize,
     users: User,
     gateways: u32,
     /// What an operator may change to.
@@ -155,6 +157,7 @@ fn scenario(opens: &str, closes: &str, config: &[&str]) -> Scenario {
         drops: vec![drop],
         grain: Grain::Steps,
         workers: 3,
+        most_syncs: 1,
         users: 3,
         gateways: 1,
         editions: Vec::new(),
@@ -189,7 +192,7 @@ const fn request(worker: usize, user: User, committing: bool) -> [Event; 3] {
 
 /// A sync with a backend that knows `version`.
 const fn sync(version: u64) -> [Event; 3] {
-    [Ask { worker: 0 }, Answer { worker: 0, version }, Accept { worker: 0 }]
+    [Ask { worker: 0 }, Answer { worker: 0, sync: 0, version }, Accept { worker: 0, sync: 0 }]
 }
 
 /// No state that at most `depth` events lead to breaks a rule; and there are at least `states` of them, or something has
@@ -261,6 +264,27 @@ fn a_backend_lags_behind() {
     }
     .beginning(open(0));
     proves("a lagging backend", vec![World::start(scenario).synced()], 10, 1_300);
+}
+
+/// A worker does not wait for the answer to a sync before it sends the next one, and two workers may sync at the same time
+/// for a while.
+#[test]
+fn syncs_overlap() {
+    let scenario = Scenario {
+        workers: 2,
+        most_syncs: 2,
+        users: 2,
+        editions: vec![open(3), PAUSED],
+        most_versions: 2,
+        waits_ms: vec![600],
+        may: |event| !matches!(event, Trap { .. } | Abandon { .. } | Fail { .. } | LoseSync { .. }),
+        ..rush()
+    };
+    let fresh = World::start(scenario).synced();
+    let pending = [Request { worker: 1, user: 1, drop: 0 }, Decide { worker: 1, flight: 0, committing: false }];
+    let asked = fresh.following(&pending).following(&[Ask { worker: 0 }, Settle { worker: 1, flight: 0 }]);
+    let changed = fresh.following(&[Change { drop: 0, to: 1 }, Ask { worker: 0 }, Ask { worker: 1 }]);
+    proves("overlapping syncs", vec![asked, changed, fresh], 5, 8_000);
 }
 
 #[test]
@@ -396,7 +420,7 @@ fn between_two_calls() {
     let starts = vec![
         both.following(&decided),
         both,
-        sold_out.following(&[Change { drop: 0, to: 0 }, Ask { worker: 0 }, Answer { worker: 0, version: 2 }]),
+        sold_out.following(&[Change { drop: 0, to: 0 }, Ask { worker: 0 }, Answer { worker: 0, sync: 0, version: 2 }]),
         fresh,
     ];
     proves("between calls", starts, 8, 20_000);

@@ -10,17 +10,9 @@ use chrono::{Datelike, NaiveDate};
 use doorbuster_domain::id::{CampaignId, RoundId};
 use doorbuster_domain::wire::Totals;
 
-use crate::credits::{CreditAccount, HOLDS, MOST_USERS, RING, TimeSlot, UserMark, UsersInFlight};
+use crate::credits::{ASKS, Ask, CreditAccount, HOLDS, MOST_USERS, RING, TimeSlot, UserMark, UsersInFlight};
 use crate::duplicates::{self, HashKey, SHARD_BYTES};
 use crate::host::SharedData;
-
-/// Several plugins may share a proxy's keys, so ours are prefixed.
-const PROCESS: &str = "doorbuster/process";
-const LEASE: &str = "doorbuster/lease";
-const SLOTS: &str = "doorbuster/slots";
-const GENERATION: &str = "doorbuster/generation";
-const SNAPSHOT: &str = "doorbuster/snapshot";
-const CONFIRMED: &str = "doorbuster/confirmed";
 
 /// A compare-and-swap that loses this often gives up; with a handful of workers it never does.
 const MOST_RETRIES: u32 = 1_000;
@@ -34,16 +26,99 @@ pub struct Process {
     pub hash_key: HashKey,
 }
 
-/// The process's identity; `random` becomes part of it if nobody has drawn one yet.
-pub fn process(shared: &dyn SharedData, random: [u64; 4]) -> Process {
+/// Names of the values that configurations with one namespace share. Other plugins and other configurations may use the
+/// same host data, so every key begins with `doorbuster/` and the namespace.
+#[derive(Debug, Clone)]
+pub struct Namespace(Rc<Names>);
+
+#[derive(Debug)]
+struct Names {
+    prefix: String,
+    process: String,
+    configured: String,
+    lease: String,
+    reporter: String,
+    slots: String,
+    generation: String,
+    snapshot: String,
+    confirmed: String,
+}
+
+impl Namespace {
+    /// The namespace of this name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let prefix = format!("doorbuster/{name}/");
+        let key = |key: &str| format!("{prefix}{key}");
+        Self(Rc::new(Names {
+            process: key("process"),
+            configured: key("configured"),
+            lease: key("lease"),
+            reporter: key("reporter"),
+            slots: key("slots"),
+            generation: key("generation"),
+            snapshot: key("snapshot"),
+            confirmed: key("confirmed"),
+            prefix,
+        }))
+    }
+
+    /// The account that all campaigns have together which the edge does not know, and of which no origin has said that
+    /// they exist. A client can invent their ids.
+    #[must_use]
+    pub fn unconfirmed(&self) -> AccountKey {
+        self.account("unconfirmed")
+    }
+
+    /// The one of campaigns that the edge does not know, but an origin does.
+    #[must_use]
+    pub fn confirmed(&self) -> AccountKey {
+        self.account("confirmed")
+    }
+
+    fn account(&self, place: &str) -> AccountKey {
+        let prefix = &self.0.prefix;
+        AccountKey(Rc::new(Keys {
+            account: format!("{prefix}account/{place}"),
+            totals: format!("{prefix}totals/{place}"),
+        }))
+    }
+}
+
+/// The process's identity; `random` becomes part of it if none was drawn yet.
+pub fn process(shared: &dyn SharedData, names: &Namespace, random: [u64; 4]) -> Process {
     let drawn: Vec<u8> = random.iter().flat_map(|part| part.to_le_bytes()).collect();
-    // Whoever comes second reads what the first one drew.
-    let _ = shared.create(PROCESS, &drawn);
-    let (bytes, _) = shared.get(PROCESS).unwrap_or((drawn, 0));
+    let key = &names.0.process;
+    // A worker that comes second reads what the first one drew.
+    let _ = shared.create(key, &drawn);
+    let (bytes, _) = shared.get(key).unwrap_or((drawn, 0));
     let mut reader = Reader(&bytes);
     let mut next = || reader.u64().unwrap_or_default();
     let (high, low, key, other_key) = (next(), next(), next(), next());
     Process { gateway: format!("{high:016x}{low:016x}"), hash_key: HashKey(key, other_key) }
+}
+
+/// The turn of a configuration with this fingerprint: larger than that of every other one that was loaded before. Workers
+/// with equal configurations have one turn.
+pub fn turn(shared: &dyn SharedData, names: &Namespace, fingerprint: u64) -> u64 {
+    update(shared, &names.0.configured, &mut 0, |value| match value.and_then(read_turn) {
+        Some((known, turn)) if known == fingerprint => (None, turn),
+        before => {
+            let turn = before.map_or(1, |(_, turn)| turn + 1);
+            (Some(Writer::default().u64(fingerprint).u64(turn).0), turn)
+        }
+    })
+    .unwrap_or_default()
+}
+
+/// The turn of the configuration that was loaded last.
+pub fn newest_turn(shared: &dyn SharedData, names: &Namespace) -> u64 {
+    shared.get(&names.0.configured).and_then(|(bytes, _)| read_turn(&bytes)).map_or(0, |(_, turn)| turn)
+}
+
+fn read_turn(bytes: &[u8]) -> Option<(u64, u64)> {
+    let mut reader = Reader(bytes);
+    Some((reader.u64()?, reader.u64()?))
 }
 
 /// Changes a value as a whole. `change` sees the value, or nothing, and returns the new one with a result, or only a
@@ -70,22 +145,78 @@ fn update<T>(
     None
 }
 
-/// Takes or renews the right to sync for the whole process, until `until_ms`.
-pub fn take_lease(shared: &dyn SharedData, holder: u64, now_ms: i64, until_ms: i64) -> bool {
-    update(shared, LEASE, &mut 0, |value| {
-        let current = value.and_then(|bytes| {
-            let mut reader = Reader(bytes);
-            Some((reader.u64()?, reader.i64()?))
-        });
-        match current {
-            // A lease that runs longer than anybody may take one is from before the clock was set back.
-            Some((other, expires_ms)) if other != holder && (now_ms..=now_ms + 60_000).contains(&expires_ms) => {
-                (None, false)
-            }
-            _ => (Some(Writer::default().u64(holder).i64(until_ms).0), true),
+/// What a lease is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// To sync for all workers of the process, and to report its gauges.
+    Sync,
+    /// To report the gauges, where nothing is synced.
+    Report,
+}
+
+impl Duty {
+    fn key(self, names: &Namespace) -> &str {
+        match self {
+            Self::Sync => &names.0.lease,
+            Self::Report => &names.0.reporter,
         }
+    }
+}
+
+/// A worker that may take a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Names the worker.
+    pub holder: u64,
+    /// Whether its configuration is the newest one. Another one takes a lease only when no worker has renewed it for
+    /// [`OLD_CONFIGURATION_WAITS_MS`].
+    pub newest: bool,
+}
+
+/// An older configuration, which may be draining, takes a lease that ended this long ago, milliseconds.
+pub const OLD_CONFIGURATION_WAITS_MS: i64 = 2_000;
+
+/// A lease that runs longer than any worker may take one is from before the clock was set back, milliseconds.
+const LONGEST_LEASE_MS: i64 = 60_000;
+
+/// Takes or renews a lease until `until_ms`. Each time it is taken it has a larger number, which is returned; none: another
+/// worker has it.
+pub fn take_lease(
+    shared: &dyn SharedData,
+    names: &Namespace,
+    duty: Duty,
+    candidate: Candidate,
+    now_ms: i64,
+    until_ms: i64,
+) -> Option<u64> {
+    update(shared, duty.key(names), &mut 0, |value| {
+        let lease = value.and_then(read_lease);
+        let number = lease.map_or(1, |(_, _, number)| number + 1);
+        let may = match lease {
+            None => true,
+            Some((_, ends_ms, _)) if ends_ms > now_ms + LONGEST_LEASE_MS => true,
+            Some((holder, ends_ms, _)) if candidate.newest => holder == candidate.holder || ends_ms < now_ms,
+            Some((_, ends_ms, _)) => ends_ms + OLD_CONFIGURATION_WAITS_MS < now_ms,
+        };
+        let taken = may.then(|| Writer::default().u64(candidate.holder).i64(until_ms).u64(number).0);
+        (taken, may.then_some(number))
     })
-    .unwrap_or(false)
+    .flatten()
+}
+
+/// Gives up a lease, if this worker has it.
+pub fn give_up_lease(shared: &dyn SharedData, names: &Namespace, duty: Duty, holder: u64, now_ms: i64) {
+    let _ = update(shared, duty.key(names), &mut 0, |value| match value.and_then(read_lease) {
+        Some((known, ends_ms, number)) if known == holder && ends_ms >= now_ms => {
+            (Some(Writer::default().u64(holder).i64(now_ms - 1).u64(number).0), ())
+        }
+        _ => (None, ()),
+    });
+}
+
+fn read_lease(bytes: &[u8]) -> Option<(u64, i64, u64)> {
+    let mut reader = Reader(bytes);
+    Some((reader.u64()?, reader.i64()?, reader.u64()?))
 }
 
 /// A campaign's place among the accounts, and among the totals.
@@ -98,42 +229,24 @@ struct Keys {
     totals: String,
 }
 
-impl AccountKey {
-    /// The account that all campaigns have together which the edge does not know, and of which no origin has said that
-    /// they exist. A client can invent their ids.
-    #[must_use]
-    pub fn unconfirmed() -> Self {
-        Self::named("unconfirmed")
-    }
-
-    /// The one of campaigns that the edge does not know, but an origin does.
-    #[must_use]
-    pub fn confirmed() -> Self {
-        Self::named("confirmed")
-    }
-
-    fn named(place: &str) -> Self {
-        Self(Rc::new(Keys {
-            account: format!("doorbuster/account/{place}"),
-            totals: format!("doorbuster/totals/{place}"),
-        }))
-    }
-}
-
 /// Gives each of `wanted` an account of its own out of `capacity`, for as long as it is wanted: a campaign that was there
-/// keeps its place. Those beyond the capacity get none.
-pub fn assign_accounts(shared: &dyn SharedData, wanted: &[&CampaignId], capacity: usize) {
-    let names: HashSet<&str> = wanted.iter().map(|id| id.as_str()).collect();
-    let _ = update(shared, SLOTS, &mut 0, |value| {
+/// keeps its place. Free places are given away first, so that another configuration's campaigns keep theirs while there is
+/// room. Those beyond the capacity get none.
+pub fn assign_accounts(shared: &dyn SharedData, names: &Namespace, wanted: &[&CampaignId], capacity: usize) {
+    let ids: HashSet<&str> = wanted.iter().map(|id| id.as_str()).collect();
+    let _ = update(shared, &names.0.slots, &mut 0, |value| {
         let mut slots = value.map(read_slots).unwrap_or_default();
         let before = slots.clone();
-        let placed: HashSet<String> = slots.iter().filter(|id| names.contains(id.as_str())).cloned().collect();
+        let placed: HashSet<String> = slots.iter().filter(|id| ids.contains(id.as_str())).cloned().collect();
         slots.resize(capacity.max(slots.len()), String::new());
         let mut homeless = wanted.iter().map(|id| id.as_str()).filter(|id| !placed.contains(*id));
-        for slot in slots.iter_mut().filter(|slot| !placed.contains(slot.as_str())) {
-            match homeless.next() {
-                Some(id) => id.clone_into(slot),
-                None => break,
+        for free_first in [true, false] {
+            let open = |slot: &&mut String| if free_first { slot.is_empty() } else { !ids.contains(slot.as_str()) };
+            for slot in slots.iter_mut().filter(open) {
+                match homeless.next() {
+                    Some(id) => id.clone_into(slot),
+                    None => break,
+                }
             }
         }
         ((slots != before).then(|| serde_json::to_vec(&slots).unwrap_or_default()), ())
@@ -141,13 +254,13 @@ pub fn assign_accounts(shared: &dyn SharedData, wanted: &[&CampaignId], capacity
 }
 
 /// Where each campaign's account is.
-pub fn account_keys(shared: &dyn SharedData) -> HashMap<String, AccountKey> {
-    let slots = shared.get(SLOTS).map(|(bytes, _)| read_slots(&bytes)).unwrap_or_default();
+pub fn account_keys(shared: &dyn SharedData, names: &Namespace) -> HashMap<String, AccountKey> {
+    let slots = shared.get(&names.0.slots).map(|(bytes, _)| read_slots(&bytes)).unwrap_or_default();
     slots
         .into_iter()
         .enumerate()
         .filter(|(_, id)| !id.is_empty())
-        .map(|(at, id)| (id, AccountKey::named(&at.to_string())))
+        .map(|(at, id)| (id, names.account(&at.to_string())))
         .collect()
 }
 
@@ -181,14 +294,14 @@ pub fn account(shared: &dyn SharedData, key: &AccountKey, tag: u64) -> Option<Cr
 const MOST_CONFIRMED: usize = 16;
 
 /// Whether an origin has said that the campaign of this tag exists.
-pub fn is_confirmed(shared: &dyn SharedData, tag: u64) -> bool {
-    let (bytes, _) = shared.get(CONFIRMED).unwrap_or_default();
+pub fn is_confirmed(shared: &dyn SharedData, names: &Namespace, tag: u64) -> bool {
+    let (bytes, _) = shared.get(&names.0.confirmed).unwrap_or_default();
     read_tags(&bytes).contains(&tag)
 }
 
 /// An origin has said that the campaign of this tag exists. The one that was confirmed first is forgotten for it.
-pub fn confirm(shared: &dyn SharedData, tag: u64) {
-    let _ = update(shared, CONFIRMED, &mut 0, |value| {
+pub fn confirm(shared: &dyn SharedData, names: &Namespace, tag: u64) {
+    let _ = update(shared, &names.0.confirmed, &mut 0, |value| {
         let mut tags = read_tags(value.unwrap_or_default());
         if tags.contains(&tag) {
             return (None, ());
@@ -245,20 +358,20 @@ fn read_totals(bytes: &[u8]) -> Vec<Totals> {
 }
 
 /// How often the snapshot has been replaced.
-pub fn generation(shared: &dyn SharedData) -> u64 {
-    shared.get(GENERATION).and_then(|(bytes, _)| Reader(&bytes).u64()).unwrap_or(0)
+pub fn generation(shared: &dyn SharedData, names: &Namespace) -> u64 {
+    shared.get(&names.0.generation).and_then(|(bytes, _)| Reader(&bytes).u64()).unwrap_or(0)
 }
 
 /// The newest snapshot.
-pub fn snapshot(shared: &dyn SharedData) -> Option<Vec<u8>> {
-    shared.get(SNAPSHOT).map(|(bytes, _)| bytes)
+pub fn snapshot(shared: &dyn SharedData, names: &Namespace) -> Option<Vec<u8>> {
+    shared.get(&names.0.snapshot).map(|(bytes, _)| bytes)
 }
 
 /// Replaces the snapshot.
-pub fn publish_snapshot(shared: &dyn SharedData, snapshot: &[u8]) {
-    let stored = update(shared, SNAPSHOT, &mut 0, |_| (Some(snapshot.to_vec()), ()));
+pub fn publish_snapshot(shared: &dyn SharedData, names: &Namespace, snapshot: &[u8]) {
+    let stored = update(shared, &names.0.snapshot, &mut 0, |_| (Some(snapshot.to_vec()), ()));
     if stored.is_some() {
-        let _ = update(shared, GENERATION, &mut 0, |value| {
+        let _ = update(shared, &names.0.generation, &mut 0, |value| {
             let current = value.and_then(|bytes| Reader(bytes).u64()).unwrap_or(0);
             (Some(Writer::default().u64(current.wrapping_add(1)).0), ())
         });
@@ -274,8 +387,9 @@ pub struct Duplicates {
 impl Duplicates {
     /// A table of at most `bytes`.
     #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self { shards: (0..bytes / SHARD_BYTES).map(|shard| format!("doorbuster/users/{shard}")).collect() }
+    pub fn new(names: &Namespace, bytes: usize) -> Self {
+        let prefix = &names.0.prefix;
+        Self { shards: (0..bytes / SHARD_BYTES).map(|shard| format!("{prefix}users/{shard}")).collect() }
     }
 
     /// Whether the table holds `hash`.
@@ -314,7 +428,7 @@ impl Duplicates {
 }
 
 /// First byte of an account. Another layout takes another number, and an account of an old one is begun anew.
-const ACCOUNT_LAYOUT: u8 = 2;
+const ACCOUNT_LAYOUT: u8 = 3;
 const NO_LIMIT: u64 = u64::MAX;
 const NO_ROUND: i32 = i32::MIN;
 
@@ -330,8 +444,6 @@ fn write_account(account: &CreditAccount) -> Vec<u8> {
         .u32(account.gateways)
         .u8(u8::from(account.sold_out))
         .u32(account.pending)
-        .u32(account.pending_asked)
-        .u32(account.held_when_asked)
         .i64(account.boundary_ms)
         .u32(account.boundary_used)
         .i64(account.probed_ms)
@@ -340,6 +452,9 @@ fn write_account(account: &CreditAccount) -> Vec<u8> {
         .u32(account.blind_used);
     for slot in account.admitted.iter().chain(&account.held) {
         out = out.i64(slot.number).u32(slot.count);
+    }
+    for ask in &account.asks {
+        out = out.u64(ask.number).u32(ask.held).u32(ask.pending);
     }
     // The rest: as many as there are.
     for (user, until_ms) in account.users.0.iter().take(MOST_USERS) {
@@ -366,8 +481,6 @@ fn read_account(bytes: &[u8]) -> Option<CreditAccount> {
         gateways: reader.u32()?,
         sold_out: reader.u8()? == 1,
         pending: reader.u32()?,
-        pending_asked: reader.u32()?,
-        held_when_asked: reader.u32()?,
         boundary_ms: reader.i64()?,
         boundary_used: reader.u32()?,
         probed_ms: reader.i64()?,
@@ -375,11 +488,15 @@ fn read_account(bytes: &[u8]) -> Option<CreditAccount> {
         blind_second: reader.i64()?,
         blind_used: reader.u32()?,
         users: UsersInFlight::default(),
+        asks: [Ask::default(); ASKS],
         admitted: [TimeSlot::default(); RING],
         held: [TimeSlot::default(); HOLDS],
     };
     for slot in account.admitted.iter_mut().chain(&mut account.held) {
         *slot = TimeSlot { number: reader.i64()?, count: reader.u32()? };
+    }
+    for ask in &mut account.asks {
+        *ask = Ask { number: reader.u64()?, held: reader.u32()?, pending: reader.u32()? };
     }
     while !reader.0.is_empty() {
         account.users.0.push((UserMark(reader.u32()?), reader.i64()?));

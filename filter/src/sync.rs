@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 /// The newest answer, and how the backend's clock stands to this machine's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
+    /// The number of the sync that it answers; later ones have larger numbers.
+    pub number: u64,
     /// When it arrived, by this machine's clock, Unix milliseconds.
     pub received_ms: i64,
     /// How the clocks stand.
@@ -15,16 +17,20 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Keeps what `before` held of campaigns that this answer knows in an older version: backends take up to a second to
-    /// hear of a change, and the next answer may come from one that has not heard yet. Counts are of this answer.
-    pub fn keep_newer(&mut self, before: &Self) {
+    /// Keeps what `other` has of campaigns that this answer knows in an older version: backends take up to a second to
+    /// learn of a change, and the next answer may come from one that has not learned of it yet. Counts are of this answer.
+    /// Returns whether there was such a campaign.
+    pub fn keep_newer(&mut self, other: &Self) -> bool {
+        let mut kept = false;
         for told in &mut self.response.campaigns {
             let newer = |known: &&SyncCampaign| known.id == told.id && known.version > told.version;
-            if let Some(known) = before.response.campaigns.iter().find(newer) {
+            if let Some(known) = other.response.campaigns.iter().find(newer) {
                 let (round, issued, reserved) = (told.round, told.issued, told.reserved);
                 *told = SyncCampaign { round, issued, reserved, ..known.clone() };
+                kept = true;
             }
         }
+        kept
     }
 }
 
@@ -56,7 +62,7 @@ pub fn request_body(gateway: &str, max_campaigns: u32, totals: Vec<Totals>) -> V
 ///
 /// # Errors
 /// What is wrong with the body.
-pub fn read_answer(body: &[u8], sent_ms: i64, received_ms: i64) -> Result<Snapshot, String> {
+pub fn read_answer(body: &[u8], number: u64, sent_ms: i64, received_ms: i64) -> Result<Snapshot, String> {
     let response: SyncResponse =
         serde_json::from_slice(body).map_err(|error| format!("the sync's answer cannot be read: {error}"))?;
     // The backend read its clock somewhere within the round trip; the middle is at most half of it off.
@@ -65,7 +71,7 @@ pub fn read_answer(body: &[u8], sent_ms: i64, received_ms: i64) -> Result<Snapsh
         offset_ms: response.now_ms.saturating_add(round_trip_ms / 2).saturating_sub(received_ms),
         uncertainty_ms: i64::from(response.uncertainty_ms) + round_trip_ms / 2 + 1,
     };
-    Ok(Snapshot { received_ms, clock, response })
+    Ok(Snapshot { number, received_ms, clock, response })
 }
 
 #[cfg(test)]
@@ -75,16 +81,16 @@ mod tests {
     #[test]
     fn half_the_round_trip_is_uncertain() {
         let body = br#"{"now_ms":50000,"uncertainty_ms":3,"gateways":1,"complete":true,"campaigns":[]}"#;
-        let snapshot = read_answer(body, 1_000, 1_010).unwrap();
+        let snapshot = read_answer(body, 1, 1_000, 1_010).unwrap();
         assert_eq!(snapshot.clock, OriginClock { offset_ms: 48_995, uncertainty_ms: 9 });
         assert_eq!(snapshot.clock.at(1_010), 50_005);
-        let stepped_back = read_answer(body, 2_000, 1_010).unwrap();
+        let stepped_back = read_answer(body, 1, 2_000, 1_010).unwrap();
         assert_eq!(stepped_back.clock.uncertainty_ms, 4);
     }
 
     #[test]
     fn an_answer_that_cannot_be_read_is_an_error() {
-        assert!(read_answer(b"no", 0, 0).is_err());
-        assert!(read_answer(br#"{"now_ms":1}"#, 0, 0).is_err());
+        assert!(read_answer(b"no", 1, 0, 0).is_err());
+        assert!(read_answer(br#"{"now_ms":1}"#, 1, 0, 0).is_err());
     }
 }

@@ -8,10 +8,10 @@ use doorbuster_domain::request::campaign;
 
 use crate::config::Config;
 use crate::gate::Gate;
-use crate::host::{CallEnded, Callout, Host, Log, Metrics, Request};
-use crate::poller::Poller;
+use crate::host::{CallEnded, CallId, Callout, Host, Log, Metrics, Request};
+use crate::poller::{Outside, Poller};
 use crate::request::{COUNT_PATH, is_guarded, split_path};
-use crate::state;
+use crate::state::{self, Namespace};
 
 /// A longer path is no crowd's, and is not kept.
 const LONGEST_PATH_KEPT_BYTES: usize = 512;
@@ -48,9 +48,10 @@ impl Worker {
     #[must_use]
     pub fn new(config: Rc<Config>, host: &dyn Host) -> Self {
         let drawn = [host.random(), host.random(), host.random(), host.random()];
-        let process = state::process(host, drawn);
-        let gate = Gate::new(Rc::clone(&config), process, host, host.now_ms());
-        let poller = Poller::new(host.random());
+        let names = Namespace::new(&config.namespace);
+        let process = state::process(host, &names, drawn);
+        let poller = Poller::new(&config, names.clone(), host);
+        let gate = Gate::new(Rc::clone(&config), names, process, host, host.now_ms());
         Self { config, gate, poller, last_path: None, expects_all_headers: false }
     }
 
@@ -59,12 +60,12 @@ impl Worker {
         let now_ms = host.now_ms();
         self.gate.tick(host, now_ms);
         self.gate.flush(host, metrics);
-        self.poller.tick(&mut self.gate, host, now_ms, callout, log, metrics);
+        self.poller.tick(&mut self.gate, host, now_ms, &mut Outside { callout, log, metrics });
     }
 
-    /// The call that [`Worker::tick`] made has ended.
-    pub fn call_ended(&mut self, ended: CallEnded, host: &dyn Host, log: &dyn Log) {
-        self.poller.call_ended(ended, &mut self.gate, host, log);
+    /// A call that [`Worker::tick`] made has ended.
+    pub fn call_ended(&mut self, call: CallId, ended: CallEnded, host: &dyn Host, log: &dyn Log) {
+        self.poller.call_ended(call, ended, &mut self.gate, host, log);
     }
 
     /// Longest body of a guarded request, bytes.

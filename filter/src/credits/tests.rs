@@ -5,6 +5,8 @@ use super::*;
 use crate::config::CreditRule;
 
 const NOW: i64 = 1_777_600_000_000;
+/// A sync's number.
+const SYNC: u64 = 1;
 
 fn round(day: &str) -> RoundId {
     day.parse().unwrap()
@@ -128,7 +130,7 @@ fn a_newer_schedule_may_go_back_to_an_earlier_round() {
     // Heard by a sync or by a worker's new snapshot,
     grant(&mut sold_out(), &earlier, NOW);
     let mut account = sold_out();
-    account.answer(&earlier, 0, 0, 1);
+    account.answer(SYNC, &earlier, 0, 0, 1);
     grant(&mut account, &earlier, NOW);
     // or from the origin itself.
     let mut account = sold_out();
@@ -181,29 +183,44 @@ fn pending_keeps_its_credit_until_the_answer_to_a_later_sync() {
     let mut account = CreditAccount::new(7);
     let terms = terms(1, Some(1));
     let permit = grant(&mut account, &terms, NOW);
-    account.ask(&layout(), NOW);
+    account.ask(1, &layout(), NOW);
     settle(&mut account, &permit, &told(Outcome::Pending, 0, 1, 1), NOW);
-    account.answer(&terms, 0, 1, 1);
-    assert_eq!(account.admit(&terms, anyone(), &layout(), NOW), Admission::Busy, "that sync was sent before");
-    account.ask(&layout(), NOW);
-    account.answer(&terms, 0, 1, 1);
+    account.ask(2, &layout(), NOW);
+    account.answer(1, &terms, 0, 1, 1);
+    assert_eq!(account.in_flight(&layout(), NOW), 1, "that sync was sent before");
+    account.answer(2, &terms, 0, 1, 1);
+    assert_eq!(account.in_flight(&layout(), NOW), 0);
     assert_eq!(account.admit(&terms, anyone(), &layout(), NOW), Admission::Busy, "the place is still reserved");
-    account.ask(&layout(), NOW);
-    account.answer(&terms, 0, 0, 1);
+    account.ask(3, &layout(), NOW);
+    account.answer(3, &terms, 0, 0, 1);
     grant(&mut account, &terms, NOW);
+}
+
+#[test]
+fn each_answer_is_compared_with_what_was_held_when_its_sync_was_sent() {
+    let mut account = CreditAccount::new(7);
+    let terms = terms(1, Some(10));
+    account.ask(1, &layout(), NOW);
+    grant(&mut account, &terms, NOW);
+    account.ask(2, &layout(), NOW);
+    // The first sync's answer counts a place of another gateway; the second one's also the one that was taken here.
+    account.answer(1, &terms, 0, 1, 1);
+    assert_eq!(account.reserved_by_others, 1);
+    account.answer(2, &terms, 0, 2, 1);
+    assert_eq!(account.reserved_by_others, 1);
 }
 
 #[test]
 fn gateways_share_what_remains_and_one_always_gets_through() {
     let mut account = CreditAccount::new(7);
     let terms = terms(1, Some(10));
-    account.answer(&terms, 0, 0, 3);
+    account.answer(SYNC, &terms, 0, 0, 3);
     for _ in 0..4 {
         grant(&mut account, &terms, NOW);
     }
     assert_eq!(account.admit(&terms, anyone(), &layout(), NOW), Admission::Busy);
     let mut last = CreditAccount::new(7);
-    last.answer(&terms, 9, 9, 3);
+    last.answer(SYNC, &terms, 9, 9, 3);
     grant(&mut last, &terms, NOW);
     assert_eq!(last.admit(&terms, anyone(), &layout(), NOW), Admission::Busy);
 }
@@ -213,9 +230,9 @@ fn places_reserved_through_other_gateways_are_not_asked_for() {
     let mut account = CreditAccount::new(7);
     let terms = terms(1, Some(3));
     grant(&mut account, &terms, NOW);
-    account.ask(&layout(), NOW);
+    account.ask(SYNC, &layout(), NOW);
     // Our own one is among the three reserved.
-    account.answer(&terms, 0, 3, 1);
+    account.answer(SYNC, &terms, 0, 3, 1);
     assert_eq!(account.admit(&terms, anyone(), &layout(), NOW), Admission::Busy);
     assert!(!account.sold_out, "reserved is not sold");
 }
@@ -315,7 +332,7 @@ fn pending_credits_expire_without_a_sync() {
         let permit = grant(&mut account, &terms, NOW);
         settle(&mut account, &permit, &told(Outcome::Pending, 0, 2, 1), NOW);
         if asked {
-            account.ask(&layout(), NOW);
+            account.ask(SYNC, &layout(), NOW);
         }
     }
     assert_eq!(account.admit(&terms, anyone(), &layout(), NOW + 9_999), Admission::Busy);
@@ -407,14 +424,14 @@ proptest! {
                     out.retain(|(_, since)| now_ms - since < 5_000);
                 }
                 Step::Sync => {
-                    account.ask(&layout, now_ms);
-                    account.answer(&terms, issued, issued, 1);
+                    account.ask(SYNC, &layout, now_ms);
+                    account.answer(SYNC, &terms, issued, issued, 1);
                 }
             }
         }
         now_ms += 20_000;
-        account.ask(&layout, now_ms);
-        account.answer(&terms, issued, issued, 1);
+        account.ask(SYNC, &layout, now_ms);
+        account.answer(SYNC, &terms, issued, issued, 1);
         prop_assert_eq!(account.in_flight(&layout, now_ms), 0);
         prop_assert_eq!(account.sold_out, issued == quota);
         prop_assert_eq!(matches!(account.admit(&terms, anyone(), &layout, now_ms), Admission::Granted(_)), issued < quota);

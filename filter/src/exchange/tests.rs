@@ -23,6 +23,7 @@ const ISSUE: &str = "/v1/coupon/issue?campaign=spring";
 struct Edge {
     shared: Model,
     worker: Worker,
+    syncs: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -57,7 +58,7 @@ impl Edge {
         let config = Config::parse(json.as_bytes(), |_| Some("a secret of some length".to_owned())).unwrap();
         let shared = Model::default();
         let worker = Worker::new(Rc::new(config), &At { shared: &shared, now_ms: NOW });
-        Self { shared, worker }
+        Self { shared, worker, syncs: 0 }
     }
 
     fn synced(told: Told) -> Self {
@@ -82,7 +83,9 @@ impl Edge {
         let response =
             SyncResponse { now_ms, uncertainty_ms: 0, gateways: 1, complete: true, campaigns: vec![campaign] };
         let clock = OriginClock { offset_ms: 0, uncertainty_ms: 1 };
-        self.worker.gate.accept(Snapshot { received_ms: now_ms, clock, response }, &self.shared);
+        self.syncs += 1;
+        let snapshot = Snapshot { number: self.syncs, received_ms: now_ms, clock, response };
+        self.worker.gate.accept(snapshot, &self.shared);
         self.worker.gate.tick(&self.shared, now_ms);
     }
 
@@ -256,7 +259,7 @@ fn small_body_is_awaited_and_holds_no_credit() {
     headers.headers.push(("content-length".to_owned(), b"3".to_vec()));
     let (mut exchange, action) = edge.headers(&mut headers, false);
     assert_eq!((action, edge.in_flight()), (Action::Pause, 0));
-    let Edge { shared, worker } = &mut edge;
+    let Edge { shared, worker, .. } = &mut edge;
     let host = At { shared, now_ms: NOW };
     // Headers can be read no more.
     let mut gone = ModelHeaders::default();
@@ -272,7 +275,7 @@ fn trailers_end_a_body() {
     let mut edge = Edge::synced(OPEN);
     let (mut exchange, action) = edge.headers(&mut request(ISSUE, Some("u1")), false);
     assert_eq!(action, Action::Pause);
-    let Edge { shared, worker } = &mut edge;
+    let Edge { shared, worker, .. } = &mut edge;
     let host = At { shared, now_ms: NOW };
     let action = exchange.request_trailers(worker, &mut ModelHeaders::default(), &host);
     assert_eq!((action, edge.in_flight()), (Action::Continue, 1));
@@ -285,7 +288,7 @@ fn body_beyond_the_limit_is_refused_by_its_declaration_or_its_length() {
     declared.headers.push(("content-length".to_owned(), b"4097".to_vec()));
     assert_eq!(code(&edge.headers(&mut declared, false).1), "body_too_large");
     let (mut exchange, _) = edge.headers(&mut request(ISSUE, Some("u1")), false);
-    let Edge { shared, worker } = &mut edge;
+    let Edge { shared, worker, .. } = &mut edge;
     let host = At { shared, now_ms: NOW };
     let action = exchange.request_body(worker, &mut ModelHeaders::default(), &host, 4097, false);
     assert_eq!(code(&action), "body_too_large");
@@ -372,7 +375,7 @@ proptest! {
         EDGE.with_borrow_mut(|edge| {
             let mut headers = ModelHeaders { headers, ..ModelHeaders::default() };
             let (mut exchange, _) = edge.headers(&mut headers, end_of_stream);
-            let Edge { shared, worker } = edge;
+            let Edge { shared, worker, .. } = edge;
             let host = At { shared, now_ms: NOW };
             exchange.request_body(worker, &mut headers, &host, body_bytes, true);
             exchange.response_headers(worker, &mut headers, &host);

@@ -12,11 +12,15 @@ use crate::host::SharedData;
 use crate::state;
 use crate::sync::{self, Snapshot};
 
+/// Accounts beside those of the configured campaigns and of the synced ones: another configuration of the same namespace,
+/// such as the one before a push, may have campaigns of its own.
+const SPARE_ACCOUNTS: usize = 16;
+
 impl Gate {
     pub(super) fn stored_snapshot(&mut self, shared: &dyn SharedData) -> Option<Snapshot> {
-        self.generation = state::generation(shared);
+        self.generation = state::generation(shared, &self.names);
         // One of an older layout counts as none; the next sync replaces it.
-        state::snapshot(shared).and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        state::snapshot(shared, &self.names).and_then(|bytes| serde_json::from_slice(&bytes).ok())
     }
 
     pub(super) fn claim_accounts(&self, shared: &dyn SharedData, snapshot: Option<&Snapshot>) {
@@ -24,13 +28,14 @@ impl Gate {
         let told = snapshot.iter().flat_map(|snapshot| snapshot.response.campaigns.iter().map(|campaign| &campaign.id));
         let wanted: Vec<&CampaignId> = written.chain(told).collect();
         let most_synced = self.config.sync.as_ref().map_or(0, |sync| sync.max_campaigns as usize);
-        state::assign_accounts(shared, &wanted, self.config.campaigns.len() + most_synced);
+        let capacity = self.config.campaigns.len() + most_synced + SPARE_ACCOUNTS;
+        state::assign_accounts(shared, &self.names, &wanted, capacity);
     }
 
     /// Rebuilds the campaigns from the configuration and a snapshot; a synced campaign wins over a written one.
     pub(super) fn load(&mut self, shared: &dyn SharedData, snapshot: Option<Snapshot>) {
         let snapshot = snapshot.filter(|_| self.config.sync.is_some());
-        let keys = state::account_keys(shared);
+        let keys = state::account_keys(shared, &self.names);
         let mut before = std::mem::take(&mut self.campaigns);
         self.synced = snapshot.as_ref().map(|snapshot| Synced {
             received_ms: snapshot.received_ms,
@@ -39,7 +44,9 @@ impl Gate {
         });
         let now_ms = self.clock().at(self.tick_ms);
         let hash_key = self.process.hash_key;
+        let mut placed = 0;
         let mut place = |campaign: Campaign| {
+            placed += 1;
             let campaign = match before.remove(&campaign.id) {
                 Some(known) => known.succeeded_by(campaign),
                 None => campaign,
@@ -48,6 +55,7 @@ impl Gate {
         };
         let told = snapshot.map(|snapshot| snapshot.response.campaigns).unwrap_or_default();
         let only_written = |written: &&StaticCampaign| told.iter().all(|told| told.id != written.id);
+        let wanted = told.len() + self.config.campaigns.iter().filter(only_written).count();
         for written in self.config.campaigns.iter().filter(only_written) {
             if let Some(account) = keys.get(written.id.as_str()) {
                 place(Campaign::written(written, account.clone(), &hash_key, now_ms));
@@ -58,6 +66,7 @@ impl Gate {
                 place(Campaign::told(told, account.clone(), &hash_key));
             }
         }
+        self.lacks_accounts = placed < wanted;
         // A backend that lags may tell of a latch that an answer has lifted already.
         for campaign in self.campaigns.values_mut() {
             campaign.look_at_latch(shared);
@@ -67,15 +76,15 @@ impl Gate {
 
 /// The worker that syncs for the process.
 impl Gate {
-    /// The body of a sync that is about to be sent. The accounts remember what they hold, so that the answer can be told
-    /// from it.
-    pub fn ask(&mut self, sync: &config::Sync, shared: &dyn SharedData, host_ms: i64) -> Vec<u8> {
+    /// The body of the sync of this number, which is about to be sent. The accounts remember what they hold, so that the
+    /// answer can be understood.
+    pub fn ask(&mut self, number: u64, sync: &config::Sync, shared: &dyn SharedData, host_ms: i64) -> Vec<u8> {
         let now_ms = self.clock().at(host_ms);
         let layout = self.layout;
         for campaign in self.campaigns.values().filter(|campaign| campaign.is_active(now_ms)) {
             let _ = state::update_account(shared, &campaign.account, campaign.tag, &mut self.cas_retries, |account| {
                 if account.tag == campaign.tag {
-                    account.ask(&layout, host_ms);
+                    account.ask(number, &layout, host_ms);
                 }
             });
         }
@@ -103,12 +112,16 @@ impl Gate {
     /// Takes in the answer to a sync: the accounts first, then the snapshot for the other workers.
     pub fn accept(&mut self, mut snapshot: Snapshot, shared: &dyn SharedData) {
         if let Some(before) = self.stored_snapshot(shared) {
+            if before.number >= snapshot.number {
+                self.accept_late(&snapshot, before, shared);
+                return;
+            }
             snapshot.keep_newer(&before);
         }
         self.reported.extend(self.reporting.drain(..));
         self.reported.retain(|(id, _), _| self.campaigns.contains_key(id));
         self.claim_accounts(shared, Some(&snapshot));
-        let keys = state::account_keys(shared);
+        let keys = state::account_keys(shared, &self.names);
         for told in &snapshot.response.campaigns {
             let open = told.round.filter(|round| {
                 let current = told.timetable.rounds.first();
@@ -118,17 +131,26 @@ impl Gate {
             let tag = self.process.hash_key.campaign(&told.id);
             let terms = Terms { tag, version: told.version, quota: told.quota, round, synced: true };
             let _ = state::update_account(shared, account, tag, &mut self.cas_retries, |account| {
-                account.answer(&terms, told.issued, told.reserved, snapshot.response.gateways);
+                account.answer(snapshot.number, &terms, told.issued, told.reserved, snapshot.response.gateways);
             });
         }
-        state::publish_snapshot(shared, &serde_json::to_vec(&snapshot).unwrap_or_default());
+        state::publish_snapshot(shared, &self.names, &serde_json::to_vec(&snapshot).unwrap_or_default());
         self.load(shared, Some(snapshot));
     }
 
-    /// Where and how often this process syncs; none if it does not.
+    /// Takes in an answer that was overtaken by the one to a later sync. Its counts are out of date, but the backend that
+    /// gave it may know of changes of which the other one does not know yet.
+    fn accept_late(&mut self, late: &Snapshot, mut current: Snapshot, shared: &dyn SharedData) {
+        if current.keep_newer(late) {
+            state::publish_snapshot(shared, &self.names, &serde_json::to_vec(&current).unwrap_or_default());
+            self.load(shared, Some(current));
+        }
+    }
+
+    /// Whether this configuration syncs.
     #[must_use]
-    pub fn sync_rule(&self) -> Option<&config::Sync> {
-        self.config.sync.as_ref()
+    pub fn syncs(&self) -> bool {
+        self.config.sync.is_some()
     }
 
     /// Age of the newest snapshot, milliseconds; none before the first.

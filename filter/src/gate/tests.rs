@@ -44,6 +44,7 @@ fn user(name: &str) -> Result<UserId, Refusal> {
 /// Envoy with some workers.
 struct Edge {
     shared: Model,
+    syncs: u64,
     workers: Vec<Gate>,
     config: Rc<Config>,
     now_ms: i64,
@@ -53,7 +54,7 @@ impl Edge {
     fn start(config: &str, workers: usize, now_ms: i64) -> Self {
         let config = Rc::new(Config::parse(config.as_bytes(), |_| Some(SECRET.to_owned())).unwrap());
         let shared = Model::default();
-        let mut edge = Self { workers: Vec::new(), config, shared, now_ms };
+        let mut edge = Self { workers: Vec::new(), config, shared, now_ms, syncs: 0 };
         for _ in 0..workers {
             let gate = edge.configure();
             edge.workers.push(gate);
@@ -63,8 +64,9 @@ impl Edge {
 
     /// What a start, a configuration push or a reloaded VM does.
     fn configure(&self) -> Gate {
-        let process = state::process(&self.shared, [1, 2, 3, 4]);
-        Gate::new(Rc::clone(&self.config), process, &self.shared, self.now_ms)
+        let names = Namespace::new(&self.config.namespace);
+        let process = state::process(&self.shared, &names, [1, 2, 3, 4]);
+        Gate::new(Rc::clone(&self.config), names, process, &self.shared, self.now_ms)
     }
 
     fn synced(workers: usize, now_ms: i64) -> Self {
@@ -91,8 +93,10 @@ impl Edge {
         let response = SyncResponse { now_ms: self.now_ms, uncertainty_ms: 1, gateways: 1, complete, campaigns };
         let clock = OriginClock { offset_ms: 0, uncertainty_ms: 2 };
         let sync = self.config.sync.clone().unwrap();
-        self.workers[0].ask(&sync, &self.shared, self.now_ms);
-        self.workers[0].accept(Snapshot { received_ms: self.now_ms, clock, response }, &self.shared);
+        self.syncs += 1;
+        let number = self.syncs;
+        self.workers[0].ask(number, &sync, &self.shared, self.now_ms);
+        self.workers[0].accept(Snapshot { number, received_ms: self.now_ms, clock, response }, &self.shared);
         self.wait(0);
     }
 
@@ -476,7 +480,7 @@ fn a_backend_that_lags_behind_brings_back_no_latch() {
         campaigns: vec![told(1, 1, 1, NOW)],
     };
     let clock = OriginClock { offset_ms: 0, uncertainty_ms: 2 };
-    edge.workers[0].accept(Snapshot { received_ms: NOW, clock, response }, &edge.shared);
+    edge.workers[0].accept(Snapshot { number: 99, received_ms: NOW, clock, response }, &edge.shared);
     assert_eq!(edge.code(0, "u2"), "admitted", "before its next tick");
 }
 
@@ -556,7 +560,7 @@ fn totals_are_reported_until_the_backend_has_answered() {
         edge.flush(worker);
     }
     let reported = |edge: &mut Edge| {
-        let body = edge.workers[0].ask(&sync, &edge.shared, edge.now_ms);
+        let body = edge.workers[0].ask(90, &sync, &edge.shared, edge.now_ms);
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         body["totals"].clone()
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::origin::{Drop, User, open_round};
-use super::worker::{Flight, Sync, Worker};
+use super::worker::{Flight, Worker};
 use super::world::World;
 
 /// What may happen. Workers and flights by their place.
@@ -52,14 +52,17 @@ pub(super) enum Event {
     /// is on its way.
     Answer {
         worker: usize,
+        sync: usize,
         version: u64,
     },
     Accept {
         worker: usize,
+        sync: usize,
     },
     /// No answer comes.
     LoseSync {
         worker: usize,
+        sync: usize,
     },
     /// An operator's change.
     Change {
@@ -139,15 +142,18 @@ impl World {
             events.extend([Event::Fail { worker: at, flight }, Event::Abandon { worker: at, flight }]);
         }
         events.push(Event::Tick { worker: at });
-        match &worker.sync {
-            None if self.workers.iter().all(|other| other.sync.is_none()) => events.push(Event::Ask { worker: at }),
-            None => {}
-            Some(Sync::Asked) => {
+        let under_way: usize = self.workers.iter().map(|worker| worker.syncs.len()).sum();
+        if under_way < self.scenario.most_syncs {
+            events.push(Event::Ask { worker: at });
+        }
+        for (sync, under_way) in worker.syncs.iter().enumerate() {
+            if under_way.answer.is_some() {
+                events.push(Event::Accept { worker: at, sync });
+            } else {
                 let newest = self.origins.first().map_or(0, |origin| origin.version());
-                events.extend((1..=newest).map(|version| Event::Answer { worker: at, version }));
-                events.push(Event::LoseSync { worker: at });
+                events.extend((1..=newest).map(|version| Event::Answer { worker: at, sync, version }));
+                events.push(Event::LoseSync { worker: at, sync });
             }
-            Some(Sync::Answered(_)) => events.push(Event::Accept { worker: at }),
         }
     }
 

@@ -14,8 +14,8 @@ pub(super) struct Owed {
 /// A pending request's credit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Pending {
-    /// Whether a sync has been sent since.
-    pub(super) asked: bool,
+    /// The first sync that was sent since.
+    pub(super) asked: Option<u64>,
     /// Kept until then if no sync is answered.
     pub(super) until_ms: i64,
 }
@@ -29,8 +29,16 @@ impl Owed {
     }
 
     /// A sync is answered: what was pending before it was sent is in its numbers.
-    pub(super) fn is_told(&mut self) {
-        self.pending.retain(|pending| !pending.asked);
+    pub(super) fn is_told(&mut self, number: u64) {
+        self.pending.retain(|pending| pending.asked.is_none_or(|asked| asked > number));
+    }
+
+    /// Counts the numbers of syncs from the newest one.
+    pub(super) fn count_from(&mut self, newest: u64) {
+        for pending in &mut self.pending {
+            pending.asked = pending.asked.map(|asked| newest - asked);
+        }
+        self.pending.sort_unstable();
     }
 
     pub(super) fn forget(&mut self, now_ms: i64) {

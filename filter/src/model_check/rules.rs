@@ -11,7 +11,7 @@ use super::worker::{Flight, Kind, Step};
 use super::world::World;
 use crate::credits::{CreditAccount, PROBE_EVERY_MS};
 use crate::reply::Reply;
-use crate::state::{self, AccountKey};
+use crate::state;
 
 /// Far enough from an opening for every clock to agree, milliseconds.
 const WELL_INSIDE_MS: i64 = 10_000;
@@ -21,13 +21,13 @@ impl World {
     pub(super) fn accounts(&self) -> Vec<Option<CreditAccount>> {
         let Some(worker) = self.workers.first() else { return Vec::new() };
         let gate = &worker.subject.gate;
-        let keys = state::account_keys(&self.shared);
+        let keys = state::account_keys(&self.shared, gate.namespace());
         let own = (0..self.origins.len()).map(|drop| {
             let id = campaign_id(drop);
             let key = keys.get(id.as_str())?;
             state::account(&self.shared, key, gate.process().hash_key.campaign(&id))
         });
-        let blind = [AccountKey::unconfirmed(), AccountKey::confirmed()];
+        let blind = [gate.namespace().unconfirmed(), gate.namespace().confirmed()];
         let blind = blind.into_iter().map(|key| state::account(&self.shared, &key, 0));
         own.chain(blind)
             .map(|account| account.map(|account| account.without_the_past(gate.slot_layout(), self.now_ms)))

@@ -16,7 +16,7 @@ use crate::gate::Pass;
 use crate::host::model::{At, Model, ModelHeaders};
 use crate::host::{Changed, SharedData, Versioned};
 use crate::reply::Reply;
-use crate::state::AccountKey;
+use crate::state::Namespace;
 use crate::sync::Snapshot;
 use crate::worker::Worker as Subject;
 
@@ -43,10 +43,10 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn of(pass: &Pass) -> Self {
+    fn of(pass: &Pass, names: &Namespace) -> Self {
         match &pass.credit {
-            Some(credit) if credit.account == AccountKey::unconfirmed() => Self::Unconfirmed,
-            Some(credit) if credit.account == AccountKey::confirmed() => Self::Confirmed,
+            Some(credit) if credit.account == names.unconfirmed() => Self::Unconfirmed,
+            Some(credit) if credit.account == names.confirmed() => Self::Confirmed,
             Some(credit) if credit.permit.probe => Self::Probe,
             _ if pass.round.is_none() => Self::Unclear,
             _ => Self::Ordinary,
@@ -78,8 +78,8 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    fn new(drop: Drop, user: User, exchange: Exchange, pass: &Pass, since_ms: i64) -> Self {
-        let (kind, round) = (Kind::of(pass), pass.round);
+    fn new(drop: Drop, user: User, exchange: Exchange, kind: Kind, since_ms: i64) -> Self {
+        let round = exchange.pass().and_then(|pass| pass.round);
         Self { drop, user, kind, since_ms, answer: None, ends: Ends::Answered, round, exchange }
     }
 
@@ -94,9 +94,9 @@ impl Flight {
 
 /// A sync under way.
 #[derive(Debug, Clone)]
-pub(super) enum Sync {
-    Asked,
-    Answered(Rc<SyncResponse>),
+pub(super) struct Sync {
+    pub(super) number: u64,
+    pub(super) answer: Option<Rc<SyncResponse>>,
 }
 
 /// What a worker does in one go.
@@ -106,8 +106,9 @@ pub(super) enum Step {
     Settle(Flight),
     /// With what the gateway had heard of each campaign when the tick began.
     Tick(Rc<[Heard]>),
-    Ask,
-    Accept(Rc<SyncResponse>),
+    /// With the sync's number.
+    Ask(u64),
+    Accept(u64, Rc<SyncResponse>),
     /// A new VM.
     Start,
 }
@@ -143,7 +144,8 @@ impl Step {
                     Action::Reply(reply) => Answered::Refused(reply),
                     Action::Continue | Action::Pause => {
                         let pass = exchange.pass().expect("a guarded request is admitted or refused");
-                        Answered::Admitted(Flight::new(*drop, *user, exchange.clone(), pass, now_ms))
+                        let kind = Kind::of(pass, subject.gate.namespace());
+                        Answered::Admitted(Flight::new(*drop, *user, exchange, kind, now_ms))
                     }
                 });
             }
@@ -161,14 +163,14 @@ impl Step {
             }
             Self::Tick(_) if scenario.broken == Some(Broken::TicksWithoutLooking) => {}
             Self::Tick(_) => subject.gate.tick(shared, now_ms),
-            Self::Ask => {
+            Self::Ask(number) => {
                 if let Some(sync) = &scenario.config.sync {
-                    subject.gate.ask(sync, shared, now_ms);
+                    subject.gate.ask(*number, sync, shared, now_ms);
                 }
             }
-            Self::Accept(response) => {
-                let clock = scenario.clock();
-                let snapshot = Snapshot { received_ms: now_ms, clock, response: response.as_ref().clone() };
+            Self::Accept(number, response) => {
+                let (number, clock) = (*number, scenario.clock());
+                let snapshot = Snapshot { number, received_ms: now_ms, clock, response: response.as_ref().clone() };
                 subject.gate.accept(snapshot, shared);
             }
             Self::Start => *subject = start(scenario, shared, now_ms),
@@ -176,13 +178,14 @@ impl Step {
         None
     }
 
-    fn fingerprint(&self) -> impl Hash {
+    /// Numbers of syncs count from the newest one, `asked`.
+    fn fingerprint(&self, asked: u64) -> impl Hash {
         match self {
             Self::Request(drop, user) => (0, *drop as u64 * 1_000 + u64::from(*user)),
             Self::Settle(flight) => (1, flight.fingerprint()),
             Self::Tick(heard) => (2, heard.iter().fold(0, |sum, heard| sum * 10_000 + heard.any * 100 + heard.synced)),
-            Self::Ask => (3, 0),
-            Self::Accept(response) => (4, response_fingerprint(response)),
+            Self::Ask(number) => (3, asked - number),
+            Self::Accept(number, response) => (4, (asked - number) ^ response_fingerprint(response)),
             Self::Start => (5, 0),
         }
     }
@@ -200,7 +203,7 @@ struct Running {
 pub(super) struct Worker {
     pub(super) subject: Subject,
     pub(super) flights: Vec<Flight>,
-    pub(super) sync: Option<Sync>,
+    pub(super) syncs: Vec<Sync>,
     /// What the gateway had heard when this worker last ticked: of older versions it may not speak any more.
     pub(super) obliged: Rc<[Heard]>,
     running: Option<Running>,
@@ -210,7 +213,7 @@ impl Worker {
     pub(super) fn start(scenario: &Scenario, shared: &dyn SharedData, now_ms: i64) -> Self {
         let subject = start(scenario, shared, now_ms);
         let obliged = scenario.drops.iter().map(|_| Heard::default()).collect();
-        Self { subject, flights: Vec::new(), sync: None, obliged, running: None }
+        Self { subject, flights: Vec::new(), syncs: Vec::new(), obliged, running: None }
     }
 
     /// Whether it is between two calls of a step.
@@ -238,7 +241,7 @@ impl Worker {
     /// What it was doing, and had under way, is lost with its VM.
     pub(super) fn lose(&mut self) -> Vec<Flight> {
         self.running = None;
-        self.sync = None;
+        self.syncs.clear();
         std::mem::take(&mut self.flights)
     }
 
@@ -267,19 +270,18 @@ impl Worker {
     }
 
     /// Equal for workers that go on alike. `generation`: of the snapshot in shared data.
-    pub(super) fn fingerprint(&self, model: &Model, generation: u64, now_ms: i64) -> u64 {
+    pub(super) fn fingerprint(&self, model: &Model, generation: u64, asked: u64, now_ms: i64) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.subject.gate.essence(now_ms, generation).hash(&mut hasher);
         let mut flights: Vec<u64> = self.flights.iter().map(Flight::fingerprint).collect();
         flights.sort_unstable();
         (flights, &self.obliged).hash(&mut hasher);
-        match &self.sync {
-            None => 0_u64.hash(&mut hasher),
-            Some(Sync::Asked) => 1_u64.hash(&mut hasher),
-            Some(Sync::Answered(response)) => response_fingerprint(response).hash(&mut hasher),
-        }
+        let answer = |sync: &Sync| sync.answer.as_ref().map(|response| response_fingerprint(response));
+        let mut syncs: Vec<_> = self.syncs.iter().map(|sync| (asked - sync.number, answer(sync))).collect();
+        syncs.sort_unstable();
+        syncs.hash(&mut hasher);
         if let Some(running) = &self.running {
-            running.step.fingerprint().hash(&mut hasher);
+            running.step.fingerprint(asked).hash(&mut hasher);
             for answer in &running.answers {
                 match answer {
                     // Of the number of a change only this matters: whether it is still the last one.

@@ -16,7 +16,7 @@ use super::search::{System, Violation};
 use super::worker::{Answered, Ends, Flight, Heard, Kind, Step, Sync, Worker, user_id};
 use super::{Broken, Grain, Scenario};
 use crate::host::model::Model;
-use crate::state;
+use crate::state::{self, Namespace};
 
 /// The filter gives up a sync after this, milliseconds.
 const SYNC_TIMEOUT_MS: i64 = 2_000;
@@ -27,6 +27,8 @@ pub(super) struct World {
     pub(super) scenario: Rc<Scenario>,
     pub(super) now_ms: i64,
     pub(super) shared: Model,
+    /// How many syncs have been sent; the number of the newest one.
+    pub(super) asked: u64,
     pub(super) workers: Vec<Rc<Worker>>,
     /// By campaign.
     pub(super) origins: Vec<Origin>,
@@ -65,6 +67,7 @@ impl World {
         Self {
             now_ms,
             shared,
+            asked: 0,
             workers,
             origins: scenario.drops.iter().enumerate().map(|(at, drop)| Origin::new(at, drop.first)).collect(),
             records: scenario.drops.iter().map(|_| Record::default()).collect(),
@@ -99,11 +102,13 @@ impl World {
 
     /// One worker syncs and all tick, none of them interrupted.
     pub(super) fn sync(&mut self) -> Result<(), Violation> {
-        self.step_whole(0, Step::Ask)?;
+        self.asked += 1;
+        let number = self.asked;
+        self.step_whole(0, Step::Ask(number))?;
         let response = self.origin_answers(self.origins[0].version());
-        self.records.iter_mut().for_each(|record| record.owed.is_told());
-        self.step_whole(0, Step::Accept(Rc::new(response)))?;
-        Rc::make_mut(&mut self.workers[0]).sync = None;
+        self.records.iter_mut().for_each(|record| record.owed.is_told(number));
+        self.step_whole(0, Step::Accept(number, Rc::new(response)))?;
+        Rc::make_mut(&mut self.workers[0]).syncs.clear();
         self.tick_all()
     }
 
@@ -143,7 +148,7 @@ impl World {
         self.all_owed().for_each(|owed| owed.forget(now_ms));
         if ms > SYNC_TIMEOUT_MS {
             for worker in &mut self.workers {
-                Rc::make_mut(worker).sync = None;
+                Rc::make_mut(worker).syncs.clear();
             }
         }
     }
@@ -213,12 +218,13 @@ impl World {
             },
             Step::Settle(flight) => self.settled(&flight),
             Step::Tick(heard) => Rc::make_mut(&mut self.workers[worker]).obliged = heard,
-            Step::Ask => {
-                Rc::make_mut(&mut self.workers[worker]).sync = Some(Sync::Asked);
-                let pending = self.records.iter_mut().flat_map(|record| &mut record.owed.pending);
-                pending.for_each(|asked| asked.asked = true);
+            Step::Ask(number) => {
+                Rc::make_mut(&mut self.workers[worker]).syncs.push(Sync { number, answer: None });
+                for pending in self.records.iter_mut().flat_map(|record| &mut record.owed.pending) {
+                    pending.asked = pending.asked.or(Some(number));
+                }
             }
-            Step::Accept(response) => {
+            Step::Accept(_, response) => {
                 for told in &response.campaigns {
                     let drop = (0..self.origins.len()).find(|drop| campaign_id(*drop) == told.id).unwrap();
                     let open = open_round(self.rounds(drop), response.now_ms).map(|round| round.id);
@@ -248,7 +254,7 @@ impl World {
             _ if flight.ends == Ends::Abandoned => owed.held.push(now_ms + credits.brief_hold_ms()),
             Some(Outcome::Issued | Outcome::AlreadyIssued | Outcome::SoldOut) => {}
             Some(Outcome::Pending) if synced && !blind => {
-                owed.pending.push(Pending { asked: false, until_ms: now_ms + ttl_ms });
+                owed.pending.push(Pending { asked: None, until_ms: now_ms + ttl_ms });
             }
             Some(Outcome::Pending) => owed.leaked.push(flight.since_ms + ttl_ms),
             Some(Outcome::Refused) | None => owed.held.push(now_ms + credits.hold_ms),
@@ -305,20 +311,23 @@ impl World {
                 self.step(worker, Step::Start)
             }
             Event::Tick { worker } => self.step(worker, Step::Tick(self.heard())),
-            Event::Ask { worker } => self.step(worker, Step::Ask),
-            Event::Answer { worker, version } => {
-                let response = self.origin_answers(version);
-                Rc::make_mut(&mut self.workers[worker]).sync = Some(Sync::Answered(Rc::new(response)));
+            Event::Ask { worker } => {
+                self.asked += 1;
+                self.step(worker, Step::Ask(self.asked))
+            }
+            Event::Answer { worker, sync, version } => {
+                let response = Rc::new(self.origin_answers(version));
+                Rc::make_mut(&mut self.workers[worker]).syncs[sync].answer = Some(response);
                 Ok(())
             }
-            Event::Accept { worker } => {
-                let sync = Rc::make_mut(&mut self.workers[worker]).sync.take();
-                let Some(Sync::Answered(response)) = sync else { return Ok(()) };
-                self.records.iter_mut().for_each(|record| record.owed.is_told());
-                self.step(worker, Step::Accept(response))
+            Event::Accept { worker, sync } => {
+                let Sync { number, answer } = Rc::make_mut(&mut self.workers[worker]).syncs.swap_remove(sync);
+                let Some(response) = answer else { return Ok(()) };
+                self.records.iter_mut().for_each(|record| record.owed.is_told(number));
+                self.step(worker, Step::Accept(number, response))
             }
-            Event::LoseSync { worker } => {
-                Rc::make_mut(&mut self.workers[worker]).sync = None;
+            Event::LoseSync { worker, sync } => {
+                Rc::make_mut(&mut self.workers[worker]).syncs.swap_remove(sync);
                 Ok(())
             }
             Event::Change { drop, to } => {
@@ -352,6 +361,14 @@ impl World {
         }
     }
 
+    /// The snapshot in shared data, with its number, which comes first, counted from the newest sync.
+    fn snapshot_fingerprint(&self, names: &Namespace) -> Option<(u64, Vec<u8>)> {
+        let stored = state::snapshot(&self.shared, names)?;
+        let end = stored.iter().position(|c| *c == b',')?;
+        let number = std::str::from_utf8(&stored[..end]).unwrap().strip_prefix(r#"{"number":"#).unwrap();
+        Some((self.asked - number.parse::<u64>().unwrap(), stored[end..].to_vec()))
+    }
+
     fn change_open_book(&mut self, drop: Drop, change: impl FnOnce(&mut Book)) {
         if let Some(round) = open_round(self.rounds(drop), self.origin_ms()) {
             change(self.origins[drop].books.entry(round.id).or_default());
@@ -379,6 +396,7 @@ impl System for World {
             let mut record = record.clone();
             record.probed_ms = record.probed_ms.filter(|probed_ms| self.now_ms - probed_ms < 1_000);
             record.owed.forget(self.now_ms);
+            record.owed.count_from(self.asked);
             record.hash(&mut hasher);
         }
         for mut owed in self.owed_blind.clone() {
@@ -386,14 +404,17 @@ impl System for World {
             owed.hash(&mut hasher);
         }
         for account in self.accounts() {
-            account.hash(&mut hasher);
+            account.map(|account| account.count_from(self.asked)).hash(&mut hasher);
         }
-        state::snapshot(&self.shared).hash(&mut hasher);
+        let mut generation = 0;
         if let Some(worker) = self.workers.first() {
             let gate = &worker.subject.gate;
+            generation = state::generation(&self.shared, gate.namespace());
+            self.snapshot_fingerprint(gate.namespace()).hash(&mut hasher);
             for (drop, origin) in self.origins.iter().enumerate() {
                 let id = campaign_id(drop);
-                state::is_confirmed(&self.shared, gate.process().hash_key.campaign(&id)).hash(&mut hasher);
+                state::is_confirmed(&self.shared, gate.namespace(), gate.process().hash_key.campaign(&id))
+                    .hash(&mut hasher);
                 for (round, book) in &origin.books {
                     for user in book.committed.union(&book.pending) {
                         let holder = gate.process().hash_key.holder(&id, *round, &user_id(*user));
@@ -403,8 +424,7 @@ impl System for World {
             }
         }
         // Workers are alike: it does not matter which one is which.
-        let generation = state::generation(&self.shared);
-        let fingerprint = |worker: &Rc<Worker>| worker.fingerprint(&self.shared, generation, self.now_ms);
+        let fingerprint = |worker: &Rc<Worker>| worker.fingerprint(&self.shared, generation, self.asked, self.now_ms);
         let mut workers: Vec<u64> = self.workers.iter().map(fingerprint).collect();
         workers.sort_unstable();
         workers.hash(&mut hasher);

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::LogLevel;
 
-use crate::host::{Call, Callout, Changed, Clock, Log, NotSent, Random, SharedData, Versioned};
+use crate::host::{Call, CallId, Callout, Changed, Clock, Log, NotSent, Random, SharedData, Versioned};
 
 /// Envoy, as this VM sees it.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ impl Random for EnvoyHost {
 }
 
 impl Callout for EnvoyHost {
-    fn post(&self, call: &Call<'_>) -> Result<(), NotSent> {
+    fn post(&self, call: &Call<'_>) -> Result<CallId, NotSent> {
         let authorization = format!("Bearer {}", call.token);
         let headers = vec![
             (":method", "POST"),
@@ -65,8 +65,7 @@ impl Callout for EnvoyHost {
             ("content-type", "application/json"),
         ];
         let timeout = Duration::from_millis(call.timeout_ms.unsigned_abs());
-        let sent = hostcalls::dispatch_http_call(call.server, headers, Some(call.body), vec![], timeout);
-        sent.map(drop).map_err(|_| NotSent)
+        hostcalls::dispatch_http_call(call.server, headers, Some(call.body), vec![], timeout).map_err(|_| NotSent)
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Root {
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, _token: u32, headers: usize, body_bytes: usize, _trailers: usize) {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_bytes: usize, _trailers: usize) {
         let Some(worker) = &self.worker else { return };
         let ended = if headers == 0 {
             CallEnded::NoAnswer
@@ -33,7 +33,7 @@ impl Context for Root {
                 status => CallEnded::Status(String::from_utf8_lossy(status).into_owned()),
             }
         };
-        worker.borrow_mut().call_ended(ended, &*self.host, &*self.host);
+        worker.borrow_mut().call_ended(token, ended, &*self.host, &*self.host);
     }
 }
 

@@ -1,6 +1,10 @@
 use super::*;
 use crate::host::model::Model;
 
+fn names() -> Namespace {
+    Namespace::new("test")
+}
+
 fn id(text: &str) -> CampaignId {
     CampaignId::parse(text).unwrap()
 }
@@ -15,8 +19,7 @@ fn an_account_is_read_as_it_was_written() {
     account.reserved_by_others = 60;
     account.sold_out = true;
     account.pending = 1;
-    account.pending_asked = 2;
-    account.held_when_asked = 3;
+    account.asks[3] = Ask { number: 2, held: 3, pending: 4 };
     account.boundary_ms = -4;
     account.boundary_used = 5;
     account.probed_ms = 6;
@@ -36,40 +39,77 @@ fn an_account_is_read_as_it_was_written() {
 #[test]
 fn the_process_is_drawn_once() {
     let shared = Model::default();
-    let first = process(&shared, [1, 2, 3, 4]);
-    assert_eq!(process(&shared, [5, 6, 7, 8]), first);
+    let first = process(&shared, &names(), [1, 2, 3, 4]);
+    assert_eq!(process(&shared, &names(), [5, 6, 7, 8]), first);
     assert_eq!(first.gateway.len(), 32);
+    assert_ne!(process(&shared, &Namespace::new("other"), [5, 6, 7, 8]), first);
+}
+
+/// Whether a worker of the newest configuration, or of an older one, takes the lease for a second.
+fn takes(shared: &Model, holder: u64, newest: bool, now_ms: i64) -> bool {
+    let candidate = Candidate { holder, newest };
+    take_lease(shared, &names(), Duty::Sync, candidate, now_ms, now_ms + 1_000).is_some()
 }
 
 #[test]
 fn one_worker_at_a_time_holds_the_lease() {
     let shared = Model::default();
-    assert!(take_lease(&shared, 1, 0, 1_000));
-    assert!(take_lease(&shared, 1, 500, 1_500));
-    assert!(!take_lease(&shared, 2, 1_000, 2_000));
-    assert!(take_lease(&shared, 2, 1_501, 2_501), "the first one is gone");
-    assert!(!take_lease(&shared, 1, 1_502, 2_502));
-    assert!(take_lease(&shared, 1, -100_000, -99_000), "the clock was set back");
+    assert!(takes(&shared, 1, true, 0));
+    assert!(takes(&shared, 1, true, 500));
+    assert!(!takes(&shared, 2, true, 1_000));
+    assert!(takes(&shared, 2, true, 1_501), "the first one is gone");
+    assert!(!takes(&shared, 1, true, 1_502));
+    assert!(takes(&shared, 1, true, -100_000), "the clock was set back");
+    give_up_lease(&shared, &names(), Duty::Sync, 2, -100_000);
+    assert!(!takes(&shared, 2, true, -100_000), "another worker's lease cannot be given up");
+    give_up_lease(&shared, &names(), Duty::Sync, 1, -100_000);
+    assert!(takes(&shared, 2, true, -100_000));
+}
+
+#[test]
+fn a_newer_configuration_takes_the_lease_when_it_ends_and_an_older_one_only_later() {
+    let shared = Model::default();
+    assert_eq!(turn(&shared, &names(), 77), 1);
+    assert_eq!(turn(&shared, &names(), 77), 1, "the same configuration in another worker");
+    assert!(takes(&shared, 1, true, 0));
+    assert_eq!(turn(&shared, &names(), 78), 2);
+    assert_eq!(newest_turn(&shared, &names()), 2);
+    assert!(!takes(&shared, 1, false, 500), "an older configuration renews nothing");
+    assert!(takes(&shared, 2, true, 1_001));
+    assert!(!takes(&shared, 1, false, 4_000));
+    assert!(takes(&shared, 1, false, 4_002), "no worker of the newer one is there");
+    assert!(!takes(&shared, 2, true, 4_003));
+}
+
+#[test]
+fn numbers_of_a_lease_grow() {
+    let shared = Model::default();
+    let take = |holder, now_ms| {
+        let candidate = Candidate { holder, newest: true };
+        take_lease(&shared, &names(), Duty::Sync, candidate, now_ms, now_ms + 1_000)
+    };
+    let numbers = [take(1, 0), take(1, 10), take(2, 20), take(2, 2_000)];
+    assert_eq!(numbers, [Some(1), Some(2), None, Some(3)]);
 }
 
 #[test]
 fn campaigns_keep_their_accounts_and_slots_are_used_again() {
     let shared = Model::default();
     let (a, b, c) = (id("a"), id("b"), id("c"));
-    assign_accounts(&shared, &[&a, &b], 2);
-    let first = account_keys(&shared);
-    assign_accounts(&shared, &[&c, &b], 2);
-    let second = account_keys(&shared);
+    assign_accounts(&shared, &names(), &[&a, &b], 2);
+    let first = account_keys(&shared, &names());
+    assign_accounts(&shared, &names(), &[&c, &b], 2);
+    let second = account_keys(&shared, &names());
     assert_eq!(second.get("b"), first.get("b"));
     assert_eq!(second.get("c"), first.get("a"), "the slot nobody wants any more");
-    assign_accounts(&shared, &[&b, &c, &a], 2);
-    assert_eq!(account_keys(&shared), second, "beyond the capacity there is none");
+    assign_accounts(&shared, &names(), &[&b, &c, &a], 2);
+    assert_eq!(account_keys(&shared, &names()), second, "beyond the capacity there is none");
 }
 
 #[test]
 fn changes_of_two_workers_are_both_there() {
     let shared = Model::default();
-    let key = AccountKey::unconfirmed();
+    let key = names().unconfirmed();
     let mut retries = 0;
     // The second worker writes between the first one's read and write, once.
     let mut interfered = false;
@@ -87,7 +127,7 @@ fn changes_of_two_workers_are_both_there() {
 #[test]
 fn the_number_of_keys_is_a_constant() {
     let shared = Model::default();
-    let table = Duplicates::new(4 * SHARD_BYTES);
+    let table = Duplicates::new(&names(), 4 * SHARD_BYTES);
     for hash in 1..10_000_u64 {
         let spread = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         table.insert(&shared, spread, &mut 0);
@@ -95,5 +135,5 @@ fn the_number_of_keys_is_a_constant() {
     }
     assert_eq!(table.filled(&shared, 0, table.shards()), 4 * SHARD_BYTES / 8, "full");
     assert_eq!(shared.keys(), 4);
-    assert!(!Duplicates::new(0).contains(&shared, 1));
+    assert!(!Duplicates::new(&names(), 0).contains(&shared, 1));
 }
