@@ -42,7 +42,7 @@ pub enum AuditError {
 /// Everything that is known of a round.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Evidence {
-    /// Coupons per round as the campaign has it now; none: no limit.
+    /// The round's quota; none: no limit.
     pub quota: Option<u64>,
     /// What PostgreSQL holds.
     pub ledger: Ledger,
@@ -61,7 +61,7 @@ pub struct Evidence {
 /// What an audit says of a round.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Coupons per round as the campaign has it now; null: no limit.
+    /// The round's quota; null: no limit.
     pub quota: Option<u64>,
     /// What adds up.
     pub sums: Sums,
@@ -135,8 +135,13 @@ async fn read(
     round: RoundId,
     evidence: &mut Evidence,
 ) -> Result<(), AuditError> {
-    let stored = postgres.campaign(campaign).await?;
-    evidence.quota = stored.as_ref().and_then(Stored::readable).and_then(|campaign| campaign.spec.quota);
+    evidence.quota = match postgres.past_round(campaign, round).await? {
+        Some(past) => past.quota,
+        None => {
+            let stored = postgres.campaign(campaign).await?;
+            stored.as_ref().and_then(Stored::readable).and_then(|campaign| campaign.spec.quota)
+        }
+    };
     evidence.places = redis.places(campaign, round).await?;
     evidence.ledger = postgres.ledger(campaign, round).await?;
     evidence.failed = postgres.failed(campaign, round).await?;

@@ -17,6 +17,7 @@ mod path;
 mod query;
 mod redemptions;
 mod reply;
+mod rounds;
 mod ticket;
 mod tries;
 mod vendors;
@@ -109,6 +110,7 @@ fn operator_routes() -> openapi::Routes {
         .merge(events::routes())
         .merge(failures::routes())
         .merge(redemptions::ops_routes())
+        .merge(rounds::routes())
         .merge(vendors::routes())
 }
 

@@ -1,6 +1,5 @@
 //! What operators do.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -8,15 +7,15 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use doorbuster_domain::id::{CampaignId, RoundId};
-use doorbuster_domain::refusal::{Refusal, rfc3339};
+use doorbuster_domain::id::CampaignId;
+use doorbuster_domain::refusal::Refusal;
 use doorbuster_domain::schedule::FieldError;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::error::{self, Error};
+use super::error::Error;
 use super::openapi::Routes;
 use super::openapi::problems::refusals;
 use super::path::PathParameters;
@@ -31,7 +30,6 @@ pub(super) fn routes() -> Routes {
         .routes(routes!(one, put, delete))
         .routes(routes!(pause))
         .routes(routes!(resume))
-        .routes(routes!(round))
 }
 
 /// Every campaign.
@@ -39,28 +37,6 @@ pub(super) fn routes() -> Routes {
 struct CampaignList<'a> {
     /// By id.
     campaigns: Vec<ShownStored<'a>>,
-}
-
-/// One round, as far as it has come.
-#[derive(Serialize, ToSchema)]
-struct RoundReply<'a> {
-    campaign: &'a CampaignId,
-    round: RoundId,
-    #[schema(format = DateTime)]
-    opens_at: String,
-    #[schema(format = DateTime)]
-    closes_at: String,
-    /// Null: no limit.
-    #[schema(required)]
-    quota: Option<u64>,
-    /// Committed coupons.
-    issued: u64,
-    /// Reservations not yet committed.
-    pending: u64,
-    /// Reservations that failed for good.
-    failed: u64,
-    /// What gateways decided about requests: how many were `admitted`, or refused with a code.
-    edge: BTreeMap<String, u64>,
 }
 
 refusals! {
@@ -73,7 +49,6 @@ refusals! {
     DeleteRefusals = [
         Unauthorized, Forbidden, TooMany, UnknownCampaign, VersionConflict, HasCoupons, Unavailable,
     ];
-    RoundRefusals = [Unauthorized, Forbidden, TooMany, UnknownCampaign, NotFound, Unavailable];
 }
 
 fn with_etag(status: StatusCode, stored: &Stored) -> Response {
@@ -85,7 +60,7 @@ fn with_etag(status: StatusCode, stored: &Stored) -> Response {
 }
 
 /// No campaign has a malformed id.
-fn existing(path: &PathParameters) -> Result<CampaignId, Refusal> {
+pub(super) fn existing(path: &PathParameters) -> Result<CampaignId, Refusal> {
     CampaignId::parse(path.get("id")).map_err(|_| Refusal::UnknownCampaign)
 }
 
@@ -296,45 +271,4 @@ async fn set_paused(
         "an operator set a campaign's pause"
     );
     Ok(with_etag(StatusCode::OK, &campaign))
-}
-
-/// One round, as far as it has come.
-#[utoipa::path(
-    get,
-    path = "/admin/v1/campaigns/{id}/rounds/{round}",
-    tag = "operators",
-    operation_id = "show_round",
-    params(
-        ("id" = CampaignId, Path, description = "The campaign"),
-        ("round" = RoundId, Path, description = "The local date on which it opens"),
-    ),
-    responses(
-        (status = 200, description = "The round", body = RoundReply<'_>,
-         headers(("cache-control" = String, description = "`no-store`"))),
-        RoundRefusals,
-    ),
-    security(("operator" = [])),
-)]
-async fn round(State(app): State<Arc<App>>, path: PathParameters) -> Result<Response, Error> {
-    let stored = app.postgres.campaign(&existing(&path)?).await?.ok_or(Refusal::UnknownCampaign)?;
-    let campaign = stored.readable().ok_or_else(error::ask_again)?;
-    let name: Option<RoundId> = path.get("round").parse().ok();
-    let round = name.and_then(|name| campaign.schedule.round(name)).ok_or(Refusal::NotFound)?;
-    let asked = [(&campaign.id, round.id)];
-    let issued = app.postgres.issued(&asked).await?.first().copied().unwrap_or(0);
-    let edge = app.redis.edge_totals(&campaign.id, round.id).await?;
-    let failed = app.postgres.failed(&campaign.id, round.id).await?;
-    let pending = app.redis.count(&campaign.id, round.id).await?.pending;
-    let told = RoundReply {
-        campaign: &campaign.id,
-        round: round.id,
-        opens_at: rfc3339(&round.opens),
-        closes_at: rfc3339(&round.closes),
-        quota: campaign.spec.quota,
-        issued,
-        pending,
-        failed,
-        edge,
-    };
-    Ok(reply::json(StatusCode::OK, &told))
 }

@@ -123,6 +123,7 @@ struct Opening {
     campaign: Arc<Campaign>,
     round: Round,
     key: RoundKey,
+    quota: Option<u64>,
     /// First instant at which nobody is let in any more, Unix milliseconds.
     closes_ms: i64,
 }
@@ -173,7 +174,7 @@ impl Issuance {
             Ok(opening) => opening,
             Err(refused) => return Step::Reply(refused),
         };
-        let Opening { campaign, round, key, closes_ms } = &opening;
+        let Opening { campaign, round, key, quota, closes_ms } = &opening;
         circumstances.round = Some(*round);
         circumstances.issued = self.progress.hear(key, 0);
         let ask = Ask {
@@ -182,7 +183,7 @@ impl Issuance {
             user: user.as_ref().ok(),
             code: *code,
             version: campaign.version,
-            quota: campaign.spec.quota,
+            quota: *quota,
             window_ms: (round.opens_ms(), *closes_ms),
         };
         let decision = match self.redis.issue(&ask).await {
@@ -226,7 +227,7 @@ impl Issuance {
                 Step::Reply(self.already_issued(circumstances, &opening, user.as_ref().ok(), held, own).await)
             }
             // What is not settled in Redis yet may be committed all the same.
-            Verdict::Busy if campaign.spec.quota.is_some_and(|quota| circumstances.issued >= quota) => {
+            Verdict::Busy if quota.is_some_and(|quota| circumstances.issued >= quota) => {
                 Step::Reply(sold_out(circumstances, &opening, decision.now_ms))
             }
             Verdict::Busy => Step::Reply(circumstances.ask_again(Refusal::Busy)),
@@ -258,7 +259,8 @@ impl Issuance {
             _ if campaign.paused => return Err(circumstances.about(Refusal::Paused)),
             Phase::Open { round } => {
                 let key = RoundKey { campaign: id.clone(), round: round.id };
-                return Ok(Opening { campaign, closes_ms: round.closes_ms(), round, key });
+                let quota = campaign.spec.quota;
+                return Ok(Opening { campaign, closes_ms: round.closes_ms(), round, key, quota });
             }
             Phase::NotStarted { .. } | Phase::OutsideHours { .. } => {}
         }
@@ -283,7 +285,13 @@ impl Issuance {
             return Err(circumstances.about(Refusal::NotStarted));
         }
         let closes_ms = round.closes_ms().max(reading.now_ms.saturating_add(REOPENED_MS));
-        Ok(Opening { campaign, round, key, closes_ms })
+        // One that is over keeps its quota.
+        let quota = match self.postgres.past_round(&campaign.id, round.id).await {
+            Ok(Some(past)) if past.closes.timestamp_millis() <= reading.now_ms => past.quota,
+            Ok(_) => campaign.spec.quota,
+            Err(_) => return Err(circumstances.ask_again(Refusal::Unavailable)),
+        };
+        Ok(Opening { campaign, round, key, quota, closes_ms })
     }
 
     /// Where Redis's clock stands in the schedule, and what it shows; none if it cannot be had.
@@ -324,7 +332,7 @@ impl Issuance {
         code: &mut CouponCode,
         until: Instant,
     ) -> Step {
-        let Opening { campaign, round, key, closes_ms } = opening;
+        let Opening { campaign, round, key, closes_ms, .. } = opening;
         let answer = self.lanes.submit(key, reservation(campaign, &held), circumstances.place.clone());
         let committed = match tokio::time::timeout_at(until, answer).await {
             Ok(Ok(committed)) => committed,

@@ -60,6 +60,8 @@ mod recovery;
 #[cfg(test)]
 mod redeem;
 #[cfg(test)]
+mod rounds;
+#[cfg(test)]
 mod schemas;
 #[cfg(test)]
 mod scripts;

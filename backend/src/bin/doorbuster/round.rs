@@ -7,11 +7,19 @@ use serde_json::Value;
 use crate::answer::{Answer, Failure};
 use crate::api::{Api, escaped};
 use crate::campaign;
+use crate::page::{Page, more};
 use crate::schedule::now;
-use crate::table::{card, shown};
+use crate::table::{card, list, shown, table};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// List a campaign's rounds, newest first, with their windows and quotas as they were
+    List {
+        /// The campaign
+        campaign: String,
+        #[command(flatten)]
+        page: Page,
+    },
     /// Show how far a round has come
     Show {
         /// Its campaign
@@ -23,32 +31,55 @@ pub(crate) enum Command {
 
 impl Command {
     pub(crate) fn run(self, api: &Api) -> Result<Answer, Failure> {
-        let Self::Show { campaign, round } = self;
-        let path = campaign::path(&campaign);
-        let round = match round {
-            Some(round) => round,
-            None => current(&api.get(&path)?)?,
-        };
-        let body = api.get(&format!("{path}/rounds/{}", escaped(&round)))?;
-        let at = |pointer: &str| shown(&body, pointer);
-        let edge = body.get("edge").and_then(Value::as_object).into_iter().flatten();
-        let gateways: Vec<_> = edge.map(|(decision, count)| format!("{count} {decision}")).collect();
-        let text = card(&[
-            ("campaign", at("/campaign")),
-            ("round", at("/round")),
-            ("opens", at("/opens_at")),
-            ("closes", at("/closes_at")),
-            (
-                "quota",
-                body.get("quota").filter(|quota| !quota.is_null()).map_or("no limit".to_owned(), Value::to_string),
-            ),
-            ("issued", at("/issued")),
-            ("pending", at("/pending")),
-            ("failed", at("/failed")),
-            ("gateways", if gateways.is_empty() { "-".to_owned() } else { gateways.join(", ") }),
-        ]);
-        Ok(Answer::new(text, body))
+        match self {
+            Self::List { campaign, page } => {
+                api.get(&format!("{}/rounds?{}", campaign::path(&campaign), page.query())).map(all)
+            }
+            Self::Show { campaign, round } => {
+                let path = campaign::path(&campaign);
+                let round = match round {
+                    Some(round) => round,
+                    None => current(&api.get(&path)?)?,
+                };
+                api.get(&format!("{path}/rounds/{}", escaped(&round))).map(one)
+            }
+        }
     }
+}
+
+fn quota(round: &Value) -> String {
+    round.get("quota").filter(|quota| !quota.is_null()).map_or("no limit".to_owned(), Value::to_string)
+}
+
+fn all(body: Value) -> Answer {
+    let row = |round: &Value| {
+        let at = |pointer: &str| shown(round, pointer);
+        let counts = ["/issued", "/pending", "/failed", "/void"].map(at);
+        let [issued, pending, failed, void] = counts;
+        [at("/round"), at("/opens_at"), at("/closes_at"), quota(round), issued, pending, failed, void]
+    };
+    let rows: Vec<_> = list(&body, "rounds").iter().map(row).collect();
+    let headings = ["round", "opens", "closes", "quota", "issued", "pending", "failed", "void"];
+    Answer::new(table(headings, &rows) + &more(&body), body)
+}
+
+fn one(body: Value) -> Answer {
+    let at = |pointer: &str| shown(&body, pointer);
+    let edge = body.get("edge").and_then(Value::as_object).into_iter().flatten();
+    let gateways: Vec<_> = edge.map(|(decision, count)| format!("{count} {decision}")).collect();
+    let text = card(&[
+        ("campaign", at("/campaign")),
+        ("round", at("/round")),
+        ("opens", at("/opens_at")),
+        ("closes", at("/closes_at")),
+        ("quota", quota(&body)),
+        ("issued", at("/issued")),
+        ("pending", at("/pending")),
+        ("failed", at("/failed")),
+        ("void", at("/void")),
+        ("gateways", if gateways.is_empty() { "-".to_owned() } else { gateways.join(", ") }),
+    ]);
+    Answer::new(text, body)
 }
 
 fn current(campaign: &Value) -> Result<String, Failure> {

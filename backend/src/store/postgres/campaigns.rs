@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
 use doorbuster_domain::id::{CampaignId, RoundId};
 use sqlx::types::Json;
 use sqlx::{FromRow, Postgres as Db, Transaction};
 
 use super::audit_log::{self, Record};
-use super::{DatabaseError, Postgres, signed};
+use super::{DatabaseError, Postgres, history};
 use crate::campaign::{Campaign, Stored};
 use crate::operators::Operator;
 
@@ -191,17 +190,7 @@ impl Change {
                 .await?;
                 for round in rounds {
                     let Some(window) = campaign.schedule.round(RoundId(round)) else { continue };
-                    sqlx::query(
-                        "UPDATE rounds SET opens_at = $3, closes_at = $4, max_number = greatest(max_number, $5)
-                          WHERE campaign = $1 AND round = $2",
-                    )
-                    .bind(self.id.as_str())
-                    .bind(round)
-                    .bind(DateTime::<Utc>::from(window.opens))
-                    .bind(DateTime::<Utc>::from(window.closes))
-                    .bind(campaign.spec.quota.map_or(i64::MAX, signed))
-                    .execute(&mut *self.transaction)
-                    .await?;
+                    history::follow(&mut self.transaction, &self.id, window, campaign.spec.quota).await?;
                 }
                 Ok(())
             })

@@ -4,7 +4,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
 
-use super::{DatabaseError, Postgres, signed, unsigned};
+use super::{DatabaseError, Postgres, history, signed, unsigned};
 use crate::campaign::Stored;
 
 /// A round whose hydration has begun: commits reserved under earlier epochs are refused from now on, so what it holds
@@ -57,19 +57,7 @@ impl Postgres {
             if let Some(known) = stored.readable()
                 && let Some(window) = known.schedule.round(round)
             {
-                sqlx::query(
-                    "INSERT INTO rounds (campaign, round, opens_at, closes_at, max_number) VALUES ($1, $2, $3, $4, $5)
-                     ON CONFLICT (campaign, round) DO UPDATE
-                     SET opens_at = excluded.opens_at, closes_at = excluded.closes_at,
-                         max_number = greatest(rounds.max_number, excluded.max_number)",
-                )
-                .bind(campaign.as_str())
-                .bind(round.0)
-                .bind(DateTime::<Utc>::from(window.opens))
-                .bind(DateTime::<Utc>::from(window.closes))
-                .bind(known.spec.quota.map_or(i64::MAX, signed))
-                .execute(&mut *transaction)
-                .await?;
+                history::prepare(&mut transaction, campaign, window, known.spec.quota).await?;
             }
             // Drawn under the row's lock, so that epochs of a round only rise.
             let row: Option<(i64, DateTime<Utc>)> = sqlx::query_as(
