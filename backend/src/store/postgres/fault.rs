@@ -37,6 +37,9 @@ impl DatabaseError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         let Self::Failed(sqlx::Error::Database(error)) = self else { return Fault::Server };
+        if self.is_above_quota() {
+            return Fault::Row;
+        }
         fault_of(&error.code().unwrap_or_default(), error.table())
     }
 
