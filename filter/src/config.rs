@@ -31,6 +31,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// Whether `GET /v1/coupon/count` is answered from the snapshot.
     pub answer_count: bool,
+    /// What the host's statistics name.
+    pub metrics: MetricsRule,
     /// Signs tickets; none: there are none.
     pub ticket_secret: Option<String>,
     /// Names the shared data of this configuration: configurations with the same name share accounts and snapshots.
@@ -116,6 +118,21 @@ pub struct BoundaryRule {
     pub grey_cap: u32,
 }
 
+/// What the host's statistics name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsRule {
+    /// Campaigns with series of their own, the first ones that are asked for while the process
+    /// lives. All others are counted together.
+    pub max_campaigns: usize,
+}
+
+impl Default for MetricsRule {
+    fn default() -> Self {
+        Self { max_campaigns: 200 }
+    }
+}
+
 impl Default for CreditRule {
     fn default() -> Self {
         Self {
@@ -154,6 +171,8 @@ struct Written {
     max_body_bytes: usize,
     #[serde(default = "default_answer_count")]
     answer_count: bool,
+    #[serde(default)]
+    metrics: MetricsRule,
     ticket: Option<WrittenTicket>,
     namespace: Option<String>,
 }
@@ -284,6 +303,9 @@ impl Written {
         }
         in_range("max_body_bytes", i64::try_from(self.max_body_bytes).unwrap_or(i64::MAX), 0, 1 << 20)?;
 
+        let named = i64::try_from(self.metrics.max_campaigns).unwrap_or(i64::MAX);
+        in_range("metrics.max_campaigns", named, 0, 10_000)?;
+
         let mut campaigns: Vec<StaticCampaign> = Vec::new();
         for (at, campaign) in self.campaigns.into_iter().enumerate() {
             let place = format!("campaigns[{at}]");
@@ -323,6 +345,7 @@ impl Written {
             duplicates_bytes: self.duplicates_bytes,
             max_body_bytes: self.max_body_bytes,
             answer_count: self.answer_count,
+            metrics: self.metrics,
         })
     }
 }
@@ -483,6 +506,11 @@ mod tests {
             (r#"{"sync": {"cluster": "c"}, "credits": {"ttl_ms": 5000}}"#.to_owned(), "credits.ttl_ms: "),
             (r#"{"sync": {"cluster": "c"}, "boundary": {"grey_cap": -1}}"#.to_owned(), "boundary.grey_cap: "),
             (r#"{"sync": {"cluster": "c"}, "duplicates_bytes": 2000000000}"#.to_owned(), "duplicates_bytes: "),
+            (
+                r#"{"sync": {"cluster": "c"}, "metrics": {"max_campaigns": 10001}}"#.to_owned(),
+                "metrics.max_campaigns: ",
+            ),
+            (r#"{"sync": {"cluster": "c"}, "metrics": {"max_campaigns": -1}}"#.to_owned(), "metrics.max_campaigns: "),
             (r#"{"sync": {"cluster": "c"}, "duplicates_bytes": 100}"#.to_owned(), "duplicates_bytes: "),
             (format!(r#"{{"campaigns": [{unlimited}]}}"#), "campaigns[0]: missing field `quota`"),
             (format!(r#"{{"campaigns": [{campaign},{campaign}]}}"#), "campaigns[1].id: "),

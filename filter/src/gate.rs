@@ -7,6 +7,7 @@
 mod campaign;
 mod knowledge;
 mod report;
+mod series;
 mod tally;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +19,7 @@ use doorbuster_domain::refusal::{Problem, Refusal};
 use doorbuster_domain::ticket::{self, Admitted};
 
 use self::campaign::{Campaign, Moment, Standing};
+use self::series::NamedSeries;
 use self::tally::Tally;
 use crate::config::Config;
 use crate::credits::{Admission, BlindLimit, CreditAccount, Ending, Permit, SlotLayout, Terms, UserMark};
@@ -52,6 +54,7 @@ pub struct Gate {
     tick_ms: i64,
     /// Counts of requests that name no known campaign.
     unknown_tally: Tally,
+    named: NamedSeries,
     cas_retries: u64,
     /// How far this worker has looked through the table of winners, and how many it has found.
     surveyed: (usize, usize),
@@ -125,6 +128,7 @@ impl Gate {
             synced: None,
             tick_ms: now_ms,
             unknown_tally: Tally::default(),
+            named: NamedSeries::default(),
             cas_retries: 0,
             surveyed: (0, 0),
             reported: HashMap::new(),

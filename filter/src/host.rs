@@ -100,10 +100,33 @@ impl Gauge {
     }
 }
 
+/// Where decisions are counted. Statistics are never deleted, so the number of series is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Series<'a> {
+    /// Under this campaign's name.
+    Campaign(&'a CampaignId),
+    /// Together with all other campaigns that have no series of their own.
+    Other,
+    /// With the requests that name no known campaign.
+    NoCampaign,
+}
+
+impl Series<'_> {
+    /// Its name in the host's statistics. Only the first kind can be a campaign's id.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Campaign(id) => id.as_str(),
+            Self::Other => "_other",
+            Self::NoCampaign => "-",
+        }
+    }
+}
+
 /// The host's statistics.
 pub trait Metrics {
-    /// Adds to the decisions about a campaign; none stands for requests that name no known one.
-    fn count_decisions(&mut self, decision: &'static str, campaign: Option<&CampaignId>, count: u64);
+    /// Adds to the decisions in a series.
+    fn count_decisions(&mut self, decision: &'static str, series: Series<'_>, count: u64);
 
     /// Adds to the compare-and-swaps that another worker won.
     fn count_lost_swaps(&mut self, count: u64);

@@ -10,6 +10,7 @@ use chrono::{Datelike, NaiveDate};
 use doorbuster_domain::id::{CampaignId, RoundId};
 use doorbuster_domain::wire::Totals;
 
+pub use self::series::name_series;
 use crate::credits::{ASKS, Ask, CreditAccount, HOLDS, MOST_USERS, RING, TimeSlot, UserMark, UsersInFlight};
 use crate::duplicates::{self, HashKey, SHARD_BYTES};
 use crate::host::SharedData;
@@ -555,6 +556,8 @@ impl Writer {
         self.put(&value.to_le_bytes())
     }
 }
+
+mod series;
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,12 @@
 //! What an operator sees: labelled statistics, and the access log.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use doorbuster_e2e::Stack;
 use doorbuster_e2e::http;
 use doorbuster_e2e::operator::open_all_day;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::eventually;
 
@@ -56,6 +57,33 @@ fn statistics_have_proper_labels() {
         assert_eq!(stack.issue(&format!("made-up-{n}"), "bob").unwrap().code(), "unknown_campaign");
     }
     assert_eq!(count(), before);
+}
+
+#[test]
+fn deleted_campaigns_leave_a_bounded_number_of_series() {
+    let limit = json!({"metrics": {"max_campaigns": 2}});
+    let stack = Stack::builder().plugin(limit).start().unwrap();
+    let admin = stack.admin(0);
+    let counted = || admin.sum(r"wasmcustom\.doorbuster\.decisions_total\.missing_user\..*").unwrap();
+    for n in 0..6 {
+        let (id, before) = (format!("drop-{n}"), counted());
+        // It asks without a user until the gateway knows the campaign.
+        stack.announce(&id, &open_all_day(1)).unwrap();
+        eventually(PATIENCE, "the requests are counted", || counted() > before);
+        let deleted = stack.operator().send("DELETE", &format!("/admin/v1/campaigns/{id}"), None).unwrap();
+        assert!((200..300).contains(&deleted.status), "{}", deleted.body);
+    }
+    let url = format!("{}/stats/prometheus", stack.admin(0).url());
+    let campaigns = || -> BTreeSet<String> {
+        let exposition = http::get(&url).unwrap().body;
+        let ours = exposition.lines().filter(|line| line.starts_with("doorbuster_decisions_total{"));
+        ours.filter_map(|line| line.split_once("campaign=\"")?.1.split_once('"'))
+            .map(|(campaign, _)| campaign.to_owned())
+            .filter(|campaign| campaign != "-")
+            .collect()
+    };
+    eventually(PATIENCE, "the others are counted together", || campaigns().contains("_other"));
+    assert_eq!(campaigns().len(), 3, "{:?}", campaigns());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a worker tells of its decisions.
 
 use super::Gate;
-use crate::host::{Metrics, SharedData};
+use crate::host::{Metrics, Series, SharedData};
 use crate::state;
 
 /// Shards looked at in one go: the whole default table in a quarter of a minute.
@@ -11,7 +11,7 @@ impl Gate {
     /// Reports the counts since the last call, and adds them to the process's totals.
     pub fn flush(&mut self, shared: &dyn SharedData, metrics: &mut dyn Metrics) {
         for (decision, count) in self.unknown_tally.drain() {
-            metrics.count_decisions(decision, None, count);
+            metrics.count_decisions(decision, Series::NoCampaign, count);
         }
         let now_ms = self.clock().at(self.tick_ms);
         for (id, campaign) in &mut self.campaigns {
@@ -19,8 +19,9 @@ impl Gate {
             if counts.is_empty() {
                 continue;
             }
+            let series = self.named.of(id, self.config.metrics.max_campaigns, shared);
             for (decision, count) in &counts {
-                metrics.count_decisions(decision, Some(id), *count);
+                metrics.count_decisions(decision, series, *count);
             }
             // A count belongs to the round that the tick finds; one tick around a boundary it may be the other one.
             if let Some(round) = campaign.round_to_speak_of(now_ms) {

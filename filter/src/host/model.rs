@@ -5,9 +5,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use doorbuster_domain::id::CampaignId;
-
-use super::{Changed, Clock, Gauge, Headers, Metrics, Random, Request, SharedData, Versioned};
+use super::{Changed, Clock, Gauge, Headers, Metrics, Random, Request, Series, SharedData, Versioned};
 
 /// Envoy's shared data with the semantics seen on Envoy 1.40: a compare-and-swap on a missing key creates it.
 #[derive(Debug, Clone, Default)]
@@ -150,15 +148,15 @@ impl Request for ModelHeaders {
 /// Statistics as they were reported.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ModelMetrics {
-    /// Decisions, in the order of the reports.
-    pub decisions: Vec<(Option<CampaignId>, &'static str, u64)>,
+    /// Decisions by the series' name, in the order of the reports.
+    pub decisions: Vec<(String, &'static str, u64)>,
     /// Gauges, likewise.
     pub gauges: Vec<(Gauge, u64)>,
 }
 
 impl Metrics for ModelMetrics {
-    fn count_decisions(&mut self, decision: &'static str, campaign: Option<&CampaignId>, count: u64) {
-        self.decisions.push((campaign.cloned(), decision, count));
+    fn count_decisions(&mut self, decision: &'static str, series: Series<'_>, count: u64) {
+        self.decisions.push((series.name().to_owned(), decision, count));
     }
 
     fn count_lost_swaps(&mut self, _count: u64) {}

@@ -2,24 +2,20 @@
 
 use std::collections::HashMap;
 
-use doorbuster_domain::id::CampaignId;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
-use crate::host::{Gauge, Metrics};
+use crate::host::{Gauge, Metrics, Series};
 
-/// Stands for the campaign where a request names none that is known. No campaign can have this id.
-const NO_CAMPAIGN: &str = "-";
-
-/// The metrics of one VM. Each is defined once; their number follows from the campaigns, never from the clients.
+/// The metrics of one VM. Each is defined once; their number follows from the configuration alone.
 #[derive(Debug, Default)]
 pub(super) struct EnvoyMetrics {
     ids: HashMap<String, u32>,
 }
 
 impl Metrics for EnvoyMetrics {
-    fn count_decisions(&mut self, decision: &'static str, campaign: Option<&CampaignId>, count: u64) {
-        let campaign = campaign.map_or(NO_CAMPAIGN, |id| id.as_str());
+    fn count_decisions(&mut self, decision: &'static str, series: Series<'_>, count: u64) {
+        let campaign = series.name();
         self.add(format!("doorbuster.decisions_total.{decision}.{campaign}"), count);
     }
 
