@@ -14,6 +14,8 @@ pub(crate) struct WrongClock {
     server: Box<dyn Server>,
     library: PathBuf,
     offset_s: i64,
+    /// May hold another offset, which the server follows at once.
+    settable: PathBuf,
 }
 
 impl WrongClock {
@@ -29,8 +31,23 @@ impl WrongClock {
             .status()
             .context("cannot run cc (package gcc)")?;
         ensure!(built.success(), "cc cannot build {}", source.display());
-        Ok(Self { server, library, offset_s })
+        let settable = settable(folder, server.name());
+        Ok(Self { server, library, offset_s, settable })
     }
+}
+
+/// The file by which a server's clock is set while it runs.
+fn settable(folder: &Path, server: &str) -> PathBuf {
+    folder.join(format!("{server}.clock"))
+}
+
+/// Sets the clock of a running server: ahead by so many seconds, or behind if below zero.
+pub(crate) fn set(folder: &Path, server: &str, offset_s: i64) -> anyhow::Result<()> {
+    // By rename: the server reads the file at any time.
+    let place = settable(folder, server);
+    let written = place.with_extension("new");
+    fs::write(&written, offset_s.to_string()).with_context(|| format!("cannot write {}", written.display()))?;
+    fs::rename(&written, &place).with_context(|| format!("cannot write {}", place.display()))
 }
 
 impl Server for WrongClock {
@@ -42,6 +59,7 @@ impl Server for WrongClock {
         let launch = self.server.launch()?;
         Ok(launch
             .env("LD_PRELOAD", self.library.display().to_string())
+            .env("CLOCK_OFFSET_FILE", self.settable.display().to_string())
             .env("CLOCK_OFFSET_S", self.offset_s.to_string()))
     }
 

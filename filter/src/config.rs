@@ -112,7 +112,7 @@ impl CreditRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BoundaryRule {
-    /// The largest uncertainty of the clock that is believed, milliseconds; the one assumed where there is no sync.
+    /// How far this machine's clock may be off where there is no sync, milliseconds.
     pub skew_ms: i64,
     /// Requests admitted per boundary while the clock cannot tell.
     pub grey_cap: u32,

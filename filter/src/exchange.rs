@@ -177,7 +177,7 @@ impl Exchange {
     /// Settles an admitted request: exactly once.
     fn settle(&mut self, ending: Ending, worker: &mut Worker, host: &dyn Host) {
         match std::mem::take(&mut self.stage) {
-            Stage::Admitted(pass) => worker.gate.settle(&pass, ending, host, host.now_ms()),
+            Stage::Admitted(pass) => worker.gate.settle(&pass, ending, host, host.monotonic_ms()),
             other => self.stage = other,
         }
     }

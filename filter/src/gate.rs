@@ -24,12 +24,12 @@ use self::tally::Tally;
 use crate::config::Config;
 use crate::credits::{Admission, BlindLimit, CreditAccount, Ending, Permit, SlotLayout, Terms, UserMark};
 use crate::duplicates::Remembered;
-use crate::host::{Host, Random, SharedData};
+use crate::host::{Host, HostTime, Random, SharedData};
 use crate::reply::Reply;
 use crate::state::{self, AccountKey, Duplicates, Namespace, Process};
 use crate::sync::OriginClock;
 
-/// The tick's clock is believed for this long, milliseconds: a worker may be too busy to tick. Nearer to an opening or
+/// The tick's clock is used for this long, milliseconds: a worker may be too busy to tick. Nearer to an opening or
 /// a closing than this, the clock is read for each request.
 const TICK_SLACK_MS: i64 = 2_000;
 
@@ -50,8 +50,8 @@ pub struct Gate {
     /// Whether a campaign of the configuration or the snapshot has no account.
     lacks_accounts: bool,
     synced: Option<Synced>,
-    /// This machine's clock at the last tick, Unix milliseconds.
-    tick_ms: i64,
+    /// This machine's clocks at the last tick.
+    ticked: HostTime,
     /// Counts of requests that name no known campaign.
     unknown_tally: Tally,
     named: NamedSeries,
@@ -67,6 +67,7 @@ pub struct Gate {
 #[derive(Debug, Clone, Copy)]
 struct Synced {
     received_ms: i64,
+    wall_ahead_ms: i64,
     clock: OriginClock,
     complete: bool,
 }
@@ -88,7 +89,7 @@ pub struct Pass {
     /// The round the edge admits to, if it knows it.
     pub round: Option<RoundId>,
     user: UserId,
-    /// This machine's clock at the admission, Unix milliseconds.
+    /// This machine's monotonic clock at the admission, milliseconds.
     admitted_ms: i64,
     pub(crate) credit: Option<Credit>,
 }
@@ -114,7 +115,7 @@ struct Asking<'a> {
 impl Gate {
     /// A worker's gate. Campaigns written in the configuration are known at once.
     #[must_use]
-    pub fn new(config: Rc<Config>, names: Namespace, process: Process, shared: &dyn SharedData, now_ms: i64) -> Self {
+    pub fn new(config: Rc<Config>, names: Namespace, process: Process, shared: &dyn SharedData, now: HostTime) -> Self {
         let mut gate = Self {
             layout: SlotLayout::new(&config.credits),
             duplicates: Duplicates::new(&names, config.duplicates_bytes),
@@ -126,7 +127,7 @@ impl Gate {
             campaigns: BTreeMap::new(),
             generation: 0,
             synced: None,
-            tick_ms: now_ms,
+            ticked: now,
             unknown_tally: Tally::default(),
             named: NamedSeries::default(),
             cas_retries: 0,
@@ -141,8 +142,8 @@ impl Gate {
     }
 
     /// Brings the worker up to date; called every 50 ms. A sold-out latch outlives a newer version by one tick.
-    pub fn tick(&mut self, shared: &dyn SharedData, now_ms: i64) {
-        self.tick_ms = now_ms;
+    pub fn tick(&mut self, shared: &dyn SharedData, now: HostTime) {
+        self.ticked = now;
         if self.lacks_accounts || state::generation(shared, &self.names) != self.generation {
             let snapshot = self.stored_snapshot(shared);
             if self.lacks_accounts {
@@ -150,29 +151,44 @@ impl Gate {
             }
             self.load(shared, snapshot);
         }
-        let clock = self.clock();
+        let clock = self.clock(now);
         for campaign in self.campaigns.values_mut() {
-            campaign.refresh(clock.at(now_ms));
+            campaign.refresh(clock.at(now.host_ms));
             campaign.look_at_latch(shared);
         }
     }
 
-    /// Decides a request. The order of the checks is the contract's. `user` and the host's clock are asked for only where
-    /// the decision depends on them.
+    /// Decides a request. The order of the checks is the contract's. `user` and the monotonic clock
+    /// are asked for only where the decision depends on them.
     pub fn decide(
         &mut self,
         campaign: &Result<CampaignId, Refusal>,
         user: impl FnOnce() -> Result<UserId, Refusal>,
         host: &dyn Host,
     ) -> Decision {
+        let wall_ms = self.catch_up(host);
         if let Some(reply) = self.refuse_at_once(campaign) {
             return Decision::Refuse(reply);
         }
         let user = user();
         match self.refuse_again(campaign, &user, host) {
             Some(reply) => Decision::Refuse(reply),
-            None => self.decide_exactly(campaign, &user, host, host.now_ms(), host.random()),
+            None => {
+                let now = HostTime::at_wall(host, wall_ms);
+                self.decide_exactly(campaign, &user, host, now, host.random())
+            }
         }
+    }
+
+    /// Ticks if the last tick is too long ago: the process may have been stopped, and a host may
+    /// hand over the requests that have waited before it ticks. Only the wall clock also shows that
+    /// the machine was suspended. Returns the wall clock, Unix milliseconds.
+    fn catch_up(&mut self, host: &dyn Host) -> i64 {
+        let wall_ms = host.now_ms();
+        if wall_ms.abs_diff(self.ticked.wall_ms()) > TICK_SLACK_MS.unsigned_abs() {
+            self.tick(host, HostTime::at_wall(host, wall_ms));
+        }
+        wall_ms
     }
 
     /// The answer to a request that this worker can refuse from what it keeps.
@@ -204,29 +220,29 @@ impl Gate {
     /// When the last tick was, for answers that need no better clock: within `uncertainty_ms` is whatever may have passed
     /// since.
     fn last_tick(&self) -> Moment {
-        let clock = self.clock();
+        let (clock, host_ms) = (self.clock(self.ticked), self.ticked.host_ms);
         Moment {
-            host_ms: self.tick_ms,
-            now_ms: clock.at(self.tick_ms),
+            host_ms,
+            now_ms: clock.at(host_ms),
             uncertainty_ms: TICK_SLACK_MS + clock.uncertainty_ms,
-            stale: self.is_stale(self.tick_ms),
+            stale: self.is_stale(host_ms),
         }
     }
 
-    /// Decides a request that [`Gate::refuse_at_once`] let through, with `host_ms` just read.
+    /// Decides a request that [`Gate::refuse_at_once`] let through, with the clocks just read.
     fn decide_exactly(
         &mut self,
         campaign: &Result<CampaignId, Refusal>,
         user: &Result<UserId, Refusal>,
         shared: &dyn SharedData,
-        host_ms: i64,
+        now: HostTime,
         random: u64,
     ) -> Decision {
         let id = match campaign {
             Ok(id) => id,
             Err(refusal) => return Decision::Refuse(self.refuse_unknown(*refusal, None, random)),
         };
-        let clock = self.clock();
+        let (clock, host_ms) = (self.clock(now), now.host_ms);
         let moment = Moment {
             host_ms,
             now_ms: clock.at(host_ms),
@@ -425,10 +441,14 @@ impl Gate {
     }
 
     /// Where a campaign stands, if the snapshot is young enough to tell and the origin need not be asked.
-    pub fn count(&mut self, campaign: &Result<CampaignId, Refusal>, shared: &dyn SharedData) -> Option<Rc<Reply>> {
-        let id = campaign.as_ref().ok().filter(|_| self.config.answer_count && !self.is_stale(self.tick_ms))?;
-        let clock = self.clock();
-        self.campaigns.get_mut(id)?.count(clock.at(self.tick_ms), clock.uncertainty_ms, shared)
+    pub fn count(&mut self, campaign: &Result<CampaignId, Refusal>, host: &dyn Host) -> Option<Rc<Reply>> {
+        let id = campaign.as_ref().ok().filter(|_| self.config.answer_count)?;
+        self.catch_up(host);
+        let (clock, host_ms) = (self.clock(self.ticked), self.ticked.host_ms);
+        if self.is_stale(host_ms) {
+            return None;
+        }
+        self.campaigns.get_mut(id)?.count(clock.at(host_ms), clock.uncertainty_ms, host)
     }
 
     /// The proof of its admission that goes with a request, where tickets are configured.
@@ -437,7 +457,7 @@ impl Gate {
         let secret = self.config.ticket_secret.as_ref()?;
         let round = pass.round.map(|round| round.to_string()).unwrap_or_default();
         let admitted = Admitted { campaign: &pass.campaign, round: &round, user: &pass.user };
-        Some(ticket::mint(secret.as_bytes(), &admitted, self.clock().at(pass.admitted_ms), random.random()))
+        Some(ticket::mint(secret.as_bytes(), &admitted, self.clock(self.ticked).at(pass.admitted_ms), random.random()))
     }
 
     /// A request body that is too large, whatever it is for.
@@ -523,12 +543,14 @@ impl Gate {
         }
     }
 
-    /// How the origin's clock stands; without a sync, this machine's clock within the skew that is allowed for.
-    fn clock(&self) -> OriginClock {
+    /// How the origin's clock stands; without a sync, this machine's wall clock within the skew that is assumed.
+    fn clock(&self, now: HostTime) -> OriginClock {
         let skew_ms = self.config.boundary.skew_ms;
         match self.synced {
-            Some(Synced { clock, .. }) => OriginClock { uncertainty_ms: clock.uncertainty_ms.min(skew_ms), ..clock },
-            None => OriginClock { offset_ms: 0, uncertainty_ms: skew_ms },
+            Some(Synced { received_ms, wall_ahead_ms, clock, .. }) => {
+                clock.after(now.host_ms.saturating_sub(received_ms), now.wall_ahead_ms.saturating_sub(wall_ahead_ms))
+            }
+            None => OriginClock { offset_ms: now.wall_ahead_ms, uncertainty_ms: skew_ms },
         }
     }
 
@@ -564,7 +586,14 @@ impl Gate {
     pub(crate) fn essence(&self, host_ms: i64, generation: u64) -> impl std::hash::Hash + use<> {
         let campaigns: Vec<_> = self.campaigns.values().map(|campaign| campaign.essence(host_ms)).collect();
         let synced = self.synced.map(|synced| synced.received_ms);
-        (campaigns, self.remembered.essence(), synced, self.generation == generation)
+        (
+            campaigns,
+            self.remembered.essence(),
+            synced,
+            self.ticked.wall_ahead_ms,
+            host_ms - self.ticked.host_ms,
+            self.generation == generation,
+        )
     }
 }
 

@@ -32,10 +32,45 @@ pub trait SharedData {
     fn create(&self, key: &str, value: &[u8]) -> Result<(), Changed>;
 }
 
-/// This machine's clock.
+/// This machine's clocks.
 pub trait Clock {
-    /// Unix milliseconds.
+    /// The wall clock, Unix milliseconds. It may be set at any time.
     fn now_ms(&self) -> i64;
+
+    /// The monotonic clock, milliseconds since some instant that is the same for all workers of
+    /// a process. It is never set, and may stand still while the machine is suspended.
+    fn monotonic_ms(&self) -> i64;
+}
+
+/// This machine's clocks at one moment. All intervals are measured with the monotonic one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostTime {
+    /// The monotonic clock, milliseconds.
+    pub host_ms: i64,
+    /// What to add to it for the wall clock, milliseconds. It changes when the wall clock is set
+    /// and when the machine was suspended.
+    pub wall_ahead_ms: i64,
+}
+
+impl HostTime {
+    /// Now.
+    #[must_use]
+    pub fn read(clock: &dyn Clock) -> Self {
+        Self::at_wall(clock, clock.now_ms())
+    }
+
+    /// Now, where the wall clock has just been read.
+    #[must_use]
+    pub fn at_wall(clock: &dyn Clock, wall_ms: i64) -> Self {
+        let host_ms = clock.monotonic_ms();
+        Self { host_ms, wall_ahead_ms: wall_ms.saturating_sub(host_ms) }
+    }
+
+    /// The wall clock, Unix milliseconds.
+    #[must_use]
+    pub fn wall_ms(&self) -> i64 {
+        self.host_ms.saturating_add(self.wall_ahead_ms)
+    }
 }
 
 /// Random numbers.

@@ -86,6 +86,10 @@ struct Scenario {
     /// How much the origin's clock is ahead of the gateway's, and how uncertain the gateway is of it.
     origin_ahead_ms: i64,
     uncertainty_ms: i64,
+    /// For how long the process may be stopped or the machine suspended.
+    stops_ms: Vec<i64>,
+    /// By how much the gateway's wall clock may be set, once.
+    sets_ms: Vec<i64>,
     /// Pauses that may pass at any time, and instants of which the next one may come.
     waits_ms: Vec<i64>,
     instants_ms: Vec<i64>,
@@ -99,8 +103,9 @@ struct Scenario {
 }
 
 impl Scenario {
-    fn clock(&self) -> OriginClock {
-        OriginClock { offset_ms: 0, uncertainty_ms: self.uncertainty_ms }
+    /// What a sync finds out: how far the origin's clock is ahead, nearly.
+    fn clock(&self, offset_ms: i64) -> OriginClock {
+        OriginClock { offset_ms, uncertainty_ms: self.uncertainty_ms }
     }
 
     /// The same with another quota of the first campaign.
@@ -165,6 +170,8 @@ fn scenario(opens: &str, closes: &str, config: &[&str]) -> Scenario {
         start_ms: MIDNIGHT + 12 * HOUR,
         origin_ahead_ms: 0,
         uncertainty_ms: 2,
+        stops_ms: Vec::new(),
+        sets_ms: Vec::new(),
         waits_ms: Vec::new(),
         instants_ms: Vec::new(),
         ttl_ms: 3_000,
@@ -379,6 +386,32 @@ fn rounds_change() {
             let waits = |ms: i64| Wait { ms };
             let starts = vec![fresh.following(&[waits(1_498)]), fresh.following(&[waits(1_500)]), fresh];
             proves(&format!("{boundary_h} h, {origin_ahead_ms} ms ahead"), starts, 5, 1_300);
+        }
+    }
+}
+
+/// Around an opening and a closing the process is stopped, the machine suspended and the wall clock set.
+#[test]
+fn clocks_that_are_stopped_and_set() {
+    for boundary_h in [8, 20] {
+        let boundary_ms = MIDNIGHT + boundary_h * HOUR;
+        for synced in [SYNC.to_owned(), written(1, "08:00", "20:00")] {
+            let sets_ms = if synced == SYNC { vec![-7 * HOUR, -50_000, 50_000, 7 * HOUR] } else { Vec::new() };
+            let scenario = Scenario {
+                workers: 2,
+                users: 2,
+                start_ms: boundary_ms - 60_000,
+                stops_ms: vec![57_000, 61_000, 25 * HOUR],
+                waits_ms: vec![600],
+                sets_ms,
+                may: |event| !matches!(event, Trap { .. } | IssueElsewhere { .. } | Decide { committing: false, .. }),
+                ..scenario("08:00", "20:00", &[&synced, CREDITS])
+            }
+            .beginning(open(1));
+            let is_synced = scenario.config.sync.is_some();
+            let starting = World::start(scenario);
+            let fresh = if is_synced { starting.synced() } else { starting };
+            proves(&format!("clocks, {boundary_h} h, synced: {is_synced}"), vec![fresh], 4, 300);
         }
     }
 }

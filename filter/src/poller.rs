@@ -8,7 +8,7 @@ use doorbuster_domain::wire::SYNC_PATH;
 
 use crate::config::{Config, Sync};
 use crate::gate::Gate;
-use crate::host::{Call, CallEnded, CallId, Callout, Gauge, Host, Log, Metrics};
+use crate::host::{Call, CallEnded, CallId, Callout, Gauge, Host, HostTime, Log, Metrics};
 use crate::state::{self, Candidate, Duty, Namespace};
 use crate::sync;
 
@@ -71,7 +71,8 @@ impl Poller {
     }
 
     /// Syncs if it is time to and this worker holds the lease; its holder also reports the process's gauges.
-    pub(crate) fn tick(&mut self, gate: &mut Gate, host: &dyn Host, now_ms: i64, outside: &mut Outside<'_>) {
+    pub(crate) fn tick(&mut self, gate: &mut Gate, host: &dyn Host, now: HostTime, outside: &mut Outside<'_>) {
+        let now_ms = now.host_ms;
         let due_ms = self.sync.as_ref().map_or(self.next_renewal_ms, |_| self.next_renewal_ms.min(self.next_sync_ms));
         if now_ms < due_ms {
             return;
@@ -81,14 +82,14 @@ impl Poller {
         let taken = state::take_lease(host, &self.names, duty, candidate, now_ms, now_ms + LEASE_MS);
         let Some(number) = taken else { return };
         self.next_renewal_ms = now_ms + RENEW_MS;
-        report(gate, host, now_ms, outside.metrics);
+        report(gate, host, now, outside.metrics);
         let Some(sync) = self.sync.clone() else { return };
         self.under_way.retain(|sync| now_ms - sync.sent_ms < 2 * SYNC_TIMEOUT_MS);
         if now_ms < self.next_sync_ms || self.under_way.len() >= MOST_UNDER_WAY {
             return;
         }
         self.next_sync_ms = now_ms + sync.poll_ms;
-        self.ask(number, gate, &sync, host, now_ms, outside);
+        self.ask(number, gate, &sync, host, now, outside);
     }
 
     /// Takes in what became of a sync.
@@ -102,9 +103,10 @@ impl Poller {
     ) {
         let Some(at) = self.under_way.iter().position(|sync| sync.call == call) else { return };
         let UnderWay { number, sent_ms, .. } = self.under_way.swap_remove(at);
-        let now_ms = host.now_ms();
+        let now = HostTime::read(host);
+        let now_ms = now.host_ms;
         let answer = match ended {
-            CallEnded::Ok(body) => sync::read_answer(&body, number, sent_ms, now_ms),
+            CallEnded::Ok(body) => sync::read_answer(&body, number, sent_ms, now),
             CallEnded::Status(status) => Err(format!("status {status}")),
             CallEnded::NoAnswer => Err("no answer".to_owned()),
         };
@@ -128,10 +130,11 @@ impl Poller {
         gate: &mut Gate,
         sync: &Sync,
         host: &dyn Host,
-        now_ms: i64,
+        now: HostTime,
         outside: &mut Outside<'_>,
     ) {
-        let body = gate.ask(number, sync, host, now_ms);
+        let now_ms = now.host_ms;
+        let body = gate.ask(number, sync, host, now);
         let call = Call {
             server: &sync.cluster,
             authority: &sync.authority,
@@ -165,13 +168,13 @@ impl Poller {
     }
 }
 
-fn report(gate: &mut Gate, host: &dyn Host, now_ms: i64, metrics: &mut dyn Metrics) {
-    metrics.set_gauge(Gauge::CreditsInFlight, gate.credits_in_flight(host, now_ms));
+fn report(gate: &mut Gate, host: &dyn Host, now: HostTime, metrics: &mut dyn Metrics) {
+    metrics.set_gauge(Gauge::CreditsInFlight, gate.credits_in_flight(host, now));
     if let Some(filled) = gate.survey_duplicates(host) {
         metrics.set_gauge(Gauge::DuplicatesFilled, filled);
     }
     if gate.syncs() {
-        let age_ms = gate.snapshot_age_ms(now_ms);
+        let age_ms = gate.snapshot_age_ms(now.host_ms);
         metrics.set_gauge(Gauge::SyncAgeMs, age_ms.unwrap_or_default());
         metrics.set_gauge(Gauge::Warming, u64::from(age_ms.is_none()));
     }

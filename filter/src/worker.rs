@@ -8,7 +8,7 @@ use doorbuster_domain::request::campaign;
 
 use crate::config::Config;
 use crate::gate::Gate;
-use crate::host::{CallEnded, CallId, Callout, Host, Log, Metrics, Request};
+use crate::host::{CallEnded, CallId, Callout, Host, HostTime, Log, Metrics, Request};
 use crate::poller::{Outside, Poller};
 use crate::request::{COUNT_PATH, is_guarded, split_path};
 use crate::state::{self, Namespace};
@@ -51,16 +51,16 @@ impl Worker {
         let names = Namespace::new(&config.namespace);
         let process = state::process(host, &names, drawn);
         let poller = Poller::new(&config, names.clone(), host);
-        let gate = Gate::new(Rc::clone(&config), names, process, host, host.now_ms());
+        let gate = Gate::new(Rc::clone(&config), names, process, host, HostTime::read(host));
         Self { config, gate, poller, last_path: None, expects_all_headers: false }
     }
 
     /// What is done every [`crate::TICK_MS`] milliseconds.
     pub fn tick(&mut self, host: &dyn Host, callout: &dyn Callout, log: &dyn Log, metrics: &mut dyn Metrics) {
-        let now_ms = host.now_ms();
-        self.gate.tick(host, now_ms);
+        let now = HostTime::read(host);
+        self.gate.tick(host, now);
         self.gate.flush(host, metrics);
-        self.poller.tick(&mut self.gate, host, now_ms, &mut Outside { callout, log, metrics });
+        self.poller.tick(&mut self.gate, host, now, &mut Outside { callout, log, metrics });
     }
 
     /// A call that [`Worker::tick`] made has ended.

@@ -5,10 +5,19 @@ use std::process::ExitStatus;
 use anyhow::Context;
 
 use super::Stack;
+use crate::clock;
 use crate::proxy::Proxy;
 use crate::server::Running;
 
 impl Stack {
+    /// Sets the wall clock of a server that was started with a wrong one: ahead by so many seconds.
+    ///
+    /// # Errors
+    /// When it cannot be set.
+    pub fn set_clock(&self, name: &str, ahead_s: i64) -> anyhow::Result<()> {
+        clock::set(self.home(), name, ahead_s)
+    }
+
     /// Kills a server and every process it has started, as a crash of the machine would.
     ///
     /// # Errors

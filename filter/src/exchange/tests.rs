@@ -84,9 +84,9 @@ impl Edge {
             SyncResponse { now_ms, uncertainty_ms: 0, gateways: 1, complete: true, campaigns: vec![campaign] };
         let clock = OriginClock { offset_ms: 0, uncertainty_ms: 1 };
         self.syncs += 1;
-        let snapshot = Snapshot { number: self.syncs, received_ms: now_ms, clock, response };
+        let snapshot = Snapshot { number: self.syncs, received_ms: now_ms, wall_ahead_ms: 0, clock, response };
         self.worker.gate.accept(snapshot, &self.shared);
-        self.worker.gate.tick(&self.shared, now_ms);
+        self.worker.gate.tick(&self.shared, crate::host::HostTime { host_ms: now_ms, wall_ahead_ms: 0 });
     }
 
     /// Sends the headers of a request.
@@ -125,7 +125,7 @@ impl Edge {
     }
 
     fn in_flight(&self) -> u64 {
-        self.worker.gate.credits_in_flight(&self.shared, NOW)
+        self.worker.gate.credits_in_flight(&self.shared, crate::host::HostTime { host_ms: NOW, wall_ahead_ms: 0 })
     }
 }
 
@@ -205,7 +205,11 @@ impl SharedData for HeadersOnly {
 
 impl Clock for HeadersOnly {
     fn now_ms(&self) -> i64 {
-        panic!("the clock is read")
+        NOW
+    }
+
+    fn monotonic_ms(&self) -> i64 {
+        panic!("the monotonic clock is read")
     }
 }
 

@@ -60,7 +60,7 @@ enum AtOnce {
 /// When a decision is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
-    /// This machine's clock, Unix milliseconds.
+    /// This machine's monotonic clock, milliseconds.
     pub(super) host_ms: i64,
     /// The origin's, as far as it is known.
     pub(super) now_ms: i64,
@@ -142,8 +142,12 @@ impl Campaign {
         }
     }
 
-    /// Works out the next rounds of a written campaign once those at hand are running out.
+    /// Begins a tick. What was kept for the last one goes, also where the monotonic clock has stood
+    /// still since, as it does while the machine is suspended. The next rounds of a written campaign
+    /// are worked out once those at hand are running out.
     pub(super) fn refresh(&mut self, now_ms: i64) {
+        self.at_once = None;
+        self.counted = None;
         if let Some(schedule) = &self.schedule
             && self.timetable.rounds.first().is_some_and(|round| round.closes_ms() + AFTERMATH_MS <= now_ms)
         {
@@ -297,7 +301,13 @@ impl Campaign {
             let heard = state::account(shared, &self.account, self.tag).and_then(|account| account.round);
             // The first answer from the round that opens here ends the uncertainty.
             match self.timetable.rounds.iter().find(|round| opening && round.opens_ms() == boundary_ms) {
-                Some(begun) if heard == Some(begun.id) => phase = Phase::Open { round: *begun },
+                // Where its closing is as near, it may be over.
+                Some(begun)
+                    if heard == Some(begun.id)
+                        && begun.closes_ms().abs_diff(moment.now_ms) > moment.uncertainty_ms.unsigned_abs() =>
+                {
+                    phase = Phase::Open { round: *begun }
+                }
                 _ => return Standing::Unclear { boundary_ms },
             }
         }

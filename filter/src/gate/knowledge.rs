@@ -8,7 +8,7 @@ use super::campaign::Campaign;
 use super::{Gate, Synced};
 use crate::config::{self, StaticCampaign};
 use crate::credits::Terms;
-use crate::host::SharedData;
+use crate::host::{HostTime, SharedData};
 use crate::state;
 use crate::sync::{self, Snapshot};
 
@@ -39,10 +39,11 @@ impl Gate {
         let mut before = std::mem::take(&mut self.campaigns);
         self.synced = snapshot.as_ref().map(|snapshot| Synced {
             received_ms: snapshot.received_ms,
+            wall_ahead_ms: snapshot.wall_ahead_ms,
             clock: snapshot.clock,
             complete: snapshot.response.complete,
         });
-        let now_ms = self.clock().at(self.tick_ms);
+        let now_ms = self.clock(self.ticked).at(self.ticked.host_ms);
         let hash_key = self.process.hash_key;
         let mut placed = 0;
         let mut place = |campaign: Campaign| {
@@ -78,8 +79,9 @@ impl Gate {
 impl Gate {
     /// The body of the sync of this number, which is about to be sent. The accounts remember what they hold, so that the
     /// answer can be understood.
-    pub fn ask(&mut self, number: u64, sync: &config::Sync, shared: &dyn SharedData, host_ms: i64) -> Vec<u8> {
-        let now_ms = self.clock().at(host_ms);
+    pub fn ask(&mut self, number: u64, sync: &config::Sync, shared: &dyn SharedData, now: HostTime) -> Vec<u8> {
+        let host_ms = now.host_ms;
+        let now_ms = self.clock(now).at(host_ms);
         let layout = self.layout;
         for campaign in self.campaigns.values().filter(|campaign| campaign.is_active(now_ms)) {
             let _ = state::update_account(shared, &campaign.account, campaign.tag, &mut self.cas_retries, |account| {

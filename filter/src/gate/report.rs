@@ -1,7 +1,7 @@
 //! What a worker tells of its decisions.
 
 use super::Gate;
-use crate::host::{Metrics, Series, SharedData};
+use crate::host::{HostTime, Metrics, Series, SharedData};
 use crate::state;
 
 /// Shards looked at in one go: the whole default table in a quarter of a minute.
@@ -13,7 +13,7 @@ impl Gate {
         for (decision, count) in self.unknown_tally.drain() {
             metrics.count_decisions(decision, Series::NoCampaign, count);
         }
-        let now_ms = self.clock().at(self.tick_ms);
+        let now_ms = self.clock(self.ticked).at(self.ticked.host_ms);
         for (id, campaign) in &mut self.campaigns {
             let counts = campaign.tally.drain();
             if counts.is_empty() {
@@ -48,8 +48,9 @@ impl Gate {
     }
 
     /// Requests with the origin, over all campaigns that are open or have just closed.
-    pub fn credits_in_flight(&self, shared: &dyn SharedData, host_ms: i64) -> u64 {
-        let now_ms = self.clock().at(host_ms);
+    pub fn credits_in_flight(&self, shared: &dyn SharedData, now: HostTime) -> u64 {
+        let host_ms = now.host_ms;
+        let now_ms = self.clock(now).at(host_ms);
         self.campaigns
             .values()
             .filter(|campaign| campaign.is_active(now_ms))

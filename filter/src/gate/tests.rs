@@ -66,7 +66,7 @@ impl Edge {
     fn configure(&self) -> Gate {
         let names = Namespace::new(&self.config.namespace);
         let process = state::process(&self.shared, &names, [1, 2, 3, 4]);
-        Gate::new(Rc::clone(&self.config), names, process, &self.shared, self.now_ms)
+        Gate::new(Rc::clone(&self.config), names, process, &self.shared, at(self.now_ms))
     }
 
     fn synced(workers: usize, now_ms: i64) -> Self {
@@ -84,7 +84,7 @@ impl Edge {
     fn wait(&mut self, ms: i64) {
         self.now_ms += ms;
         for worker in &mut self.workers {
-            worker.tick(&self.shared, self.now_ms);
+            worker.tick(&self.shared, at(self.now_ms));
         }
     }
 
@@ -95,8 +95,9 @@ impl Edge {
         let sync = self.config.sync.clone().unwrap();
         self.syncs += 1;
         let number = self.syncs;
-        self.workers[0].ask(number, &sync, &self.shared, self.now_ms);
-        self.workers[0].accept(Snapshot { number, received_ms: self.now_ms, clock, response }, &self.shared);
+        self.workers[0].ask(number, &sync, &self.shared, at(self.now_ms));
+        self.workers[0]
+            .accept(Snapshot { number, received_ms: self.now_ms, wall_ahead_ms: 0, clock, response }, &self.shared);
         self.wait(0);
     }
 
@@ -133,6 +134,11 @@ impl Edge {
         let ending = notice.map_or(Ending::Silent, Ending::Told);
         self.workers[worker].settle(pass, ending, &self.shared, self.now_ms);
     }
+}
+
+/// Clocks that agree.
+fn at(host_ms: i64) -> HostTime {
+    HostTime { host_ms, wall_ahead_ms: 0 }
 }
 
 fn code(reply: &Reply) -> String {
@@ -480,7 +486,7 @@ fn a_backend_that_lags_behind_brings_back_no_latch() {
         campaigns: vec![told(1, 1, 1, NOW)],
     };
     let clock = OriginClock { offset_ms: 0, uncertainty_ms: 2 };
-    edge.workers[0].accept(Snapshot { number: 99, received_ms: NOW, clock, response }, &edge.shared);
+    edge.workers[0].accept(Snapshot { number: 99, received_ms: NOW, wall_ahead_ms: 0, clock, response }, &edge.shared);
     assert_eq!(edge.code(0, "u2"), "admitted", "before its next tick");
 }
 
@@ -588,7 +594,7 @@ fn totals_are_reported_until_the_backend_has_answered() {
         edge.flush(worker);
     }
     let reported = |edge: &mut Edge| {
-        let body = edge.workers[0].ask(90, &sync, &edge.shared, edge.now_ms);
+        let body = edge.workers[0].ask(90, &sync, &edge.shared, at(edge.now_ms));
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         body["totals"].clone()
     };
@@ -602,17 +608,80 @@ fn totals_are_reported_until_the_backend_has_answered() {
 #[test]
 fn the_count_comes_from_the_snapshot_while_that_is_young() {
     let mut edge = Edge::synced(2, NOW);
-    assert!(edge.workers[1].count(&Ok(spring()), &edge.shared).is_none(), "before the first sync");
+    assert!(
+        edge.workers[1].count(&Ok(spring()), &At { shared: &edge.shared, now_ms: edge.now_ms }).is_none(),
+        "before the first sync"
+    );
     edge.sync(vec![told(1, 5, 2, NOW)], true);
     let pass = edge.admit(0, "u1");
     edge.settle(0, &pass, notice(Outcome::Issued, 3, 5, 1));
-    let reply = edge.workers[1].count(&Ok(spring()), &edge.shared).unwrap();
+    let reply = edge.workers[1].count(&Ok(spring()), &At { shared: &edge.shared, now_ms: edge.now_ms }).unwrap();
     let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!((&body["state"], &body["issued"], &body["remaining"]), (&"open".into(), &3.into(), &2.into()));
     edge.wait(5_001);
-    assert!(edge.workers[1].count(&Ok(spring()), &edge.shared).is_none(), "too old");
+    assert!(
+        edge.workers[1].count(&Ok(spring()), &At { shared: &edge.shared, now_ms: edge.now_ms }).is_none(),
+        "too old"
+    );
     let mut written = Edge::written(5, NOW);
-    assert!(written.workers[0].count(&Ok(spring()), &written.shared).is_none(), "only its origin knows");
+    assert!(
+        written.workers[0].count(&Ok(spring()), &At { shared: &written.shared, now_ms: NOW }).is_none(),
+        "only its origin knows"
+    );
+}
+
+/// Three requests at a gateway whose clocks have moved since its last tick.
+fn after_a_stop(edge: &mut Edge, passed_ms: i64, wall_ahead_ms: i64) -> Vec<String> {
+    let time = HostTime { host_ms: edge.now_ms + passed_ms, wall_ahead_ms };
+    let host = crate::host::model::Apart { shared: &edge.shared, time };
+    let ask = |name| edge.workers[0].decide(&Ok(spring()), || user(name), &host);
+    let code = |decision| match decision {
+        Decision::Refuse(reply) => code(&reply),
+        Decision::Admit(_) => "admitted".to_owned(),
+    };
+    ["u1", "u2", "u3"].map(ask).map(code).into()
+}
+
+#[test]
+fn requests_after_a_stop_are_not_decided_with_the_last_tick() {
+    let before_ms = 10_000;
+    for (stopped_ms, suspended_ms) in [(20_000, 0), (0, 20_000)] {
+        let opens_ms = rounds().0.opens_ms();
+        let mut edge = Edge::synced(1, opens_ms - before_ms);
+        edge.sync(vec![told(1, 2, 0, edge.now_ms)], true);
+        assert_eq!(edge.code(0, "u1"), "not_started");
+        let codes = after_a_stop(&mut edge, stopped_ms, suspended_ms);
+        assert!(!codes.iter().any(|code| code == "not_started"), "{stopped_ms} {suspended_ms}: {codes:?}");
+    }
+}
+
+#[test]
+fn wall_clock_that_is_set_refuses_nothing_for_good_until_the_next_sync() {
+    for set_ms in [-7 * HOUR, -50_000, 50_000, 7 * HOUR] {
+        let mut edge = Edge::synced(1, NOW);
+        edge.sync(vec![told(1, 100, 0, NOW)], true);
+        assert_eq!(edge.code(0, "u9"), "admitted");
+        let codes = after_a_stop(&mut edge, 50, set_ms);
+        let waits = |code: &String| ["admitted", "busy"].contains(&code.as_str());
+        assert!(codes.iter().all(waits), "{set_ms}: {codes:?}");
+    }
+}
+
+#[test]
+fn uncertainty_above_the_skew_makes_the_edge_less_certain() {
+    let opens_ms = rounds().0.opens_ms();
+    let mut edge = Edge::synced(1, opens_ms - 900);
+    edge.sync(vec![told(1, 5, 0, edge.now_ms)], true);
+    assert_eq!(edge.code(0, "u1"), "not_started");
+    // A slow answer: more than `skew_ms` is unknown.
+    let campaigns = vec![told(1, 5, 0, edge.now_ms)];
+    let now_ms = edge.now_ms;
+    let response = SyncResponse { now_ms, uncertainty_ms: 1, gateways: 1, complete: true, campaigns };
+    let clock = OriginClock { offset_ms: 0, uncertainty_ms: 1_000 };
+    let snapshot = Snapshot { number: 9, received_ms: now_ms, wall_ahead_ms: 0, clock, response };
+    edge.workers[0].accept(snapshot, &edge.shared);
+    edge.wait(0);
+    assert_eq!(edge.code(0, "u2"), "admitted");
 }
 
 #[test]

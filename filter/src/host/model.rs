@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use super::{Changed, Clock, Gauge, Headers, Metrics, Random, Request, Series, SharedData, Versioned};
+use super::{Changed, Clock, Gauge, Headers, HostTime, Metrics, Random, Request, Series, SharedData, Versioned};
 
 /// Envoy's shared data with the semantics seen on Envoy 1.40: a compare-and-swap on a missing key creates it.
 #[derive(Debug, Clone, Default)]
@@ -64,8 +64,46 @@ impl doorbuster_probe::Calls for Model {
 pub struct At<'a> {
     /// What its workers share.
     pub shared: &'a dyn SharedData,
-    /// Its clock, Unix milliseconds.
+    /// Its clocks, which agree, Unix milliseconds.
     pub now_ms: i64,
+}
+
+/// A host whose clocks do not agree.
+pub struct Apart<'a> {
+    /// What its workers share.
+    pub shared: &'a dyn SharedData,
+    /// Its clocks.
+    pub time: HostTime,
+}
+
+impl SharedData for Apart<'_> {
+    fn get(&self, key: &str) -> Option<Versioned> {
+        self.shared.get(key)
+    }
+
+    fn replace(&self, key: &str, value: &[u8], seen: u32) -> Result<(), Changed> {
+        self.shared.replace(key, value, seen)
+    }
+
+    fn create(&self, key: &str, value: &[u8]) -> Result<(), Changed> {
+        self.shared.create(key, value)
+    }
+}
+
+impl Clock for Apart<'_> {
+    fn now_ms(&self) -> i64 {
+        self.time.wall_ms()
+    }
+
+    fn monotonic_ms(&self) -> i64 {
+        self.time.host_ms
+    }
+}
+
+impl Random for Apart<'_> {
+    fn random(&self) -> u64 {
+        0
+    }
 }
 
 impl SharedData for At<'_> {
@@ -84,6 +122,10 @@ impl SharedData for At<'_> {
 
 impl Clock for At<'_> {
     fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    fn monotonic_ms(&self) -> i64 {
         self.now_ms
     }
 }

@@ -82,6 +82,18 @@ pub(super) enum Event {
         drop: Drop,
         user: User,
     },
+    /// The process is stopped for a while, and requests come before its next tick.
+    Stop {
+        ms: i64,
+    },
+    /// The machine is suspended: the same, but that its monotonic clock stands still.
+    Suspend {
+        ms: i64,
+    },
+    /// The gateway's wall clock is set.
+    SetClock {
+        by_ms: i64,
+    },
     /// Time passes, and at the end of it every worker ticks.
     Wait {
         ms: i64,
@@ -101,6 +113,18 @@ impl World {
         let next_instant = self.scenario.instants_ms.iter().find(|at_ms| **at_ms > self.now_ms);
         let waits = self.scenario.waits_ms.iter().copied().chain(next_instant.map(|at_ms| at_ms - self.now_ms));
         events.extend(waits.filter(|ms| self.may_wait(*ms)).map(|ms| Event::Wait { ms }));
+        let stops = self.scenario.stops_ms.iter().copied().filter(|ms| self.may_wait(*ms));
+        for ms in stops {
+            events.push(Event::Stop { ms });
+            // A suspension and a clock that is set the other way between two syncs look like less
+            // of either: no reading of the clocks tells them apart.
+            if self.set_ms == 0 {
+                events.push(Event::Suspend { ms });
+            }
+        }
+        if self.set_ms == 0 && self.suspended_ms == 0 {
+            events.extend(self.scenario.sets_ms.iter().map(|by_ms| Event::SetClock { by_ms: *by_ms }));
+        }
         events.retain(|event| (self.scenario.may)(event));
         events
     }

@@ -199,10 +199,11 @@ impl World {
 
     /// Waits until a round is well open; none if none follows.
     fn go_well_inside(&mut self, drop: Drop) -> Option<RoundId> {
-        let timetable = timetable(self.rounds(drop), self.now_ms);
-        let open = |round: &&doorbuster_domain::schedule::Round| round.closes_ms() - WELL_INSIDE_MS > self.now_ms;
+        let now_ms = self.now_ms + self.suspended_ms;
+        let timetable = timetable(self.rounds(drop), now_ms);
+        let open = |round: &&doorbuster_domain::schedule::Round| round.closes_ms() - WELL_INSIDE_MS > now_ms;
         let round = *timetable.rounds.iter().find(open)?;
-        self.pass((round.opens_ms() + WELL_INSIDE_MS - self.now_ms).max(0));
+        self.pass((round.opens_ms() + WELL_INSIDE_MS - now_ms).max(0));
         Some(round.id)
     }
 }

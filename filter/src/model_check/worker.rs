@@ -13,8 +13,8 @@ use super::origin::{Drop, User, campaign_id};
 use super::{Broken, Scenario};
 use crate::exchange::{Action, Exchange};
 use crate::gate::Pass;
-use crate::host::model::{At, Model, ModelHeaders};
-use crate::host::{Changed, SharedData, Versioned};
+use crate::host::model::{Apart, Model, ModelHeaders};
+use crate::host::{Changed, HostTime, SharedData, Versioned};
 use crate::reply::Reply;
 use crate::state::Namespace;
 use crate::sync::Snapshot;
@@ -92,6 +92,14 @@ impl Flight {
     }
 }
 
+/// The clocks at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time {
+    pub(super) host: HostTime,
+    /// What a sync finds: the origin's clock less the monotonic one, but for what it cannot know.
+    pub(super) origin_offset_ms: i64,
+}
+
 /// A sync under way.
 #[derive(Debug, Clone)]
 pub(super) struct Sync {
@@ -124,14 +132,8 @@ pub(super) enum Answered {
 
 impl Step {
     /// Runs the code under test.
-    fn run(
-        &self,
-        subject: &mut Subject,
-        shared: &dyn SharedData,
-        scenario: &Scenario,
-        now_ms: i64,
-    ) -> Option<Answered> {
-        let host = At { shared, now_ms };
+    fn run(&self, subject: &mut Subject, shared: &dyn SharedData, scenario: &Scenario, time: Time) -> Option<Answered> {
+        let (host, now_ms) = (Apart { shared, time: time.host }, time.host.host_ms);
         match self {
             Self::Request(drop, user) => {
                 let mut exchange = Exchange::default();
@@ -162,18 +164,19 @@ impl Step {
                 exchange.ended(subject, &host);
             }
             Self::Tick(_) if scenario.broken == Some(Broken::TicksWithoutLooking) => {}
-            Self::Tick(_) => subject.gate.tick(shared, now_ms),
+            Self::Tick(_) => subject.gate.tick(shared, time.host),
             Self::Ask(number) => {
                 if let Some(sync) = &scenario.config.sync {
-                    subject.gate.ask(*number, sync, shared, now_ms);
+                    subject.gate.ask(*number, sync, shared, time.host);
                 }
             }
             Self::Accept(number, response) => {
-                let (number, clock) = (*number, scenario.clock());
-                let snapshot = Snapshot { number, received_ms: now_ms, clock, response: response.as_ref().clone() };
+                let (number, clock) = (*number, scenario.clock(time.origin_offset_ms));
+                let (wall_ahead_ms, response) = (time.host.wall_ahead_ms, response.as_ref().clone());
+                let snapshot = Snapshot { number, received_ms: now_ms, wall_ahead_ms, clock, response };
                 subject.gate.accept(snapshot, shared);
             }
-            Self::Start => *subject = start(scenario, shared, now_ms),
+            Self::Start => *subject = start(scenario, shared, time),
         }
         None
     }
@@ -210,8 +213,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start(scenario: &Scenario, shared: &dyn SharedData, now_ms: i64) -> Self {
-        let subject = start(scenario, shared, now_ms);
+    pub(super) fn start(scenario: &Scenario, shared: &dyn SharedData, time: Time) -> Self {
+        let subject = start(scenario, shared, time);
         let obliged = scenario.drops.iter().map(|_| Heard::default()).collect();
         Self { subject, flights: Vec::new(), syncs: Vec::new(), obliged, running: None }
     }
@@ -230,8 +233,8 @@ impl Worker {
     }
 
     /// Does the whole of `step`.
-    pub(super) fn run(&mut self, step: &Step, model: &Model, scenario: &Scenario, now_ms: i64) -> Option<Answered> {
-        step.run(&mut self.subject, &Writes { model, broken: scenario.broken }, scenario, now_ms)
+    pub(super) fn run(&mut self, step: &Step, model: &Model, scenario: &Scenario, time: Time) -> Option<Answered> {
+        step.run(&mut self.subject, &Writes { model, broken: scenario.broken }, scenario, time)
     }
 
     pub(super) fn begin(&mut self, step: Step) {
@@ -246,17 +249,12 @@ impl Worker {
     }
 
     /// Makes one call of the step that runs. The step and what it came to, if that was the last one.
-    pub(super) fn go_on(
-        &mut self,
-        model: &Model,
-        scenario: &Scenario,
-        now_ms: i64,
-    ) -> Option<(Step, Option<Answered>)> {
+    pub(super) fn go_on(&mut self, model: &Model, scenario: &Scenario, time: Time) -> Option<(Step, Option<Answered>)> {
         let mut running = self.running.take()?;
         let mut subject = self.subject.clone();
         let shared = Writes { model, broken: scenario.broken };
         let done =
-            one_call(&shared, &mut running.answers, |shared| running.step.run(&mut subject, shared, scenario, now_ms));
+            one_call(&shared, &mut running.answers, |shared| running.step.run(&mut subject, shared, scenario, time));
         match done {
             Some(decision) => {
                 self.subject = subject;
@@ -318,8 +316,8 @@ impl SharedData for Writes<'_> {
     }
 }
 
-fn start(scenario: &Scenario, shared: &dyn SharedData, now_ms: i64) -> Subject {
-    Subject::new(Rc::clone(&scenario.config), &At { shared, now_ms })
+fn start(scenario: &Scenario, shared: &dyn SharedData, time: Time) -> Subject {
+    Subject::new(Rc::clone(&scenario.config), &Apart { shared, time: time.host })
 }
 
 pub(super) fn user_id(user: User) -> UserId {

@@ -13,8 +13,9 @@ use super::events::Event;
 use super::origin::{Book, Drop, Edition, Origin, campaign_id, open_round, timetable};
 use super::owed::{Owed, Pending};
 use super::search::{System, Violation};
-use super::worker::{Answered, Ends, Flight, Heard, Kind, Step, Sync, Worker, user_id};
+use super::worker::{Answered, Ends, Flight, Heard, Kind, Step, Sync, Time, Worker, user_id};
 use super::{Broken, Grain, Scenario};
+use crate::host::HostTime;
 use crate::host::model::Model;
 use crate::state::{self, Namespace};
 
@@ -25,7 +26,12 @@ const SYNC_TIMEOUT_MS: i64 = 2_000;
 #[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) scenario: Rc<Scenario>,
+    /// The gateway's monotonic clock.
     pub(super) now_ms: i64,
+    /// How long the machine was suspended.
+    pub(super) suspended_ms: i64,
+    /// By how much its wall clock was set.
+    pub(super) set_ms: i64,
     pub(super) shared: Model,
     /// How many syncs have been sent; the number of the newest one.
     pub(super) asked: u64,
@@ -62,10 +68,14 @@ impl World {
     pub(super) fn start(scenario: Scenario) -> Self {
         let shared = Model::default();
         let now_ms = scenario.start_ms;
-        let worker = || Rc::new(Worker::start(&scenario, &shared, now_ms));
+        let host = HostTime { host_ms: now_ms, wall_ahead_ms: 0 };
+        let time = Time { host, origin_offset_ms: 0 };
+        let worker = || Rc::new(Worker::start(&scenario, &shared, time));
         let workers = (0..scenario.workers).map(|_| worker()).collect();
         Self {
             now_ms,
+            suspended_ms: 0,
+            set_ms: 0,
             shared,
             asked: 0,
             workers,
@@ -97,7 +107,13 @@ impl World {
 
     /// The origin's clock.
     pub(super) fn origin_ms(&self) -> i64 {
-        self.now_ms + self.scenario.origin_ahead_ms
+        self.now_ms + self.suspended_ms + self.scenario.origin_ahead_ms
+    }
+
+    fn time(&self) -> Time {
+        let wall_ahead_ms = self.suspended_ms + self.set_ms;
+        let host = HostTime { host_ms: self.now_ms, wall_ahead_ms };
+        Time { host, origin_offset_ms: self.suspended_ms }
     }
 
     /// One worker syncs and all tick, none of them interrupted.
@@ -186,7 +202,8 @@ impl World {
 
     fn go_on(&mut self, worker: usize) -> Result<(), Violation> {
         let scenario = Rc::clone(&self.scenario);
-        match Rc::make_mut(&mut self.workers[worker]).go_on(&self.shared, &scenario, self.now_ms) {
+        let time = self.time();
+        match Rc::make_mut(&mut self.workers[worker]).go_on(&self.shared, &scenario, time) {
             Some((step, answered)) => self.finish(worker, step, answered),
             None => Ok(()),
         }
@@ -194,7 +211,8 @@ impl World {
 
     pub(super) fn step_whole(&mut self, worker: usize, step: Step) -> Result<(), Violation> {
         let scenario = Rc::clone(&self.scenario);
-        let answered = Rc::make_mut(&mut self.workers[worker]).run(&step, &self.shared, &scenario, self.now_ms);
+        let time = self.time();
+        let answered = Rc::make_mut(&mut self.workers[worker]).run(&step, &self.shared, &scenario, time);
         self.finish(worker, step, answered)
     }
 
@@ -276,10 +294,11 @@ impl World {
 
     /// The opening or closing that the clock is nearest to.
     pub(super) fn nearest_boundary(&self, drop: Drop) -> i64 {
-        let timetable = timetable(self.rounds(drop), self.now_ms);
+        let now_ms = self.now_ms + self.suspended_ms;
+        let timetable = timetable(self.rounds(drop), now_ms);
         let rounds = timetable.previous.iter().chain(&timetable.rounds);
         let boundaries = rounds.flat_map(|round| [round.opens_ms(), round.closes_ms()]);
-        boundaries.min_by_key(|boundary_ms| boundary_ms.abs_diff(self.now_ms)).unwrap_or_default()
+        boundaries.min_by_key(|boundary_ms| boundary_ms.abs_diff(now_ms)).unwrap_or_default()
     }
 
     fn apply(&mut self, event: Event) -> Result<(), Violation> {
@@ -354,6 +373,18 @@ impl World {
                 });
                 Ok(())
             }
+            Event::Stop { ms } => {
+                self.pass(ms);
+                Ok(())
+            }
+            Event::Suspend { ms } => {
+                self.suspended_ms += ms;
+                Ok(())
+            }
+            Event::SetClock { by_ms } => {
+                self.set_ms = by_ms;
+                self.tick_all()
+            }
             Event::Wait { ms } => {
                 self.pass(ms);
                 self.tick_all()
@@ -391,7 +422,7 @@ impl System for World {
 
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.now_ms, &self.origins).hash(&mut hasher);
+        (self.now_ms, self.suspended_ms, self.set_ms, &self.origins).hash(&mut hasher);
         for record in &self.records {
             let mut record = record.clone();
             record.probed_ms = record.probed_ms.filter(|probed_ms| self.now_ms - probed_ms < 1_000);

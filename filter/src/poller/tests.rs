@@ -117,6 +117,9 @@ impl crate::host::Clock for Drawing<'_> {
     fn now_ms(&self) -> i64 {
         self.at.now_ms
     }
+    fn monotonic_ms(&self) -> i64 {
+        self.at.now_ms
+    }
 }
 
 impl crate::host::Random for Drawing<'_> {

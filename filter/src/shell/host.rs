@@ -45,6 +45,12 @@ impl Clock for EnvoyHost {
             .and_then(|since| i64::try_from(since.as_millis()).ok())
             .unwrap_or_default()
     }
+
+    fn monotonic_ms(&self) -> i64 {
+        let now = coarsetime::Instant::now_without_cache_update();
+        let since = now.duration_since(coarsetime::Instant::from_ticks(0));
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
 }
 
 impl Random for EnvoyHost {
