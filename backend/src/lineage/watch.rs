@@ -90,7 +90,8 @@ impl Watch {
                 Ok(Some(refused)) => refused,
                 Err(error) => {
                     tracing::warn!(%error, "Redis cannot be claimed yet");
-                    self.redis.bar("it was not claimed yet");
+                    // It names the cause to /readyz as well.
+                    self.redis.bar(&format!("it was not claimed yet: {error}"));
                     return Ok(());
                 }
             };
