@@ -78,7 +78,11 @@ impl Poller {
             return;
         }
         let duty = if self.sync.is_some() { Duty::Sync } else { Duty::Report };
-        let candidate = Candidate { holder: self.holder, newest: state::newest_turn(host, &self.names) <= self.turn };
+        let candidate = Candidate {
+            holder: self.holder,
+            turn: self.turn,
+            newest: state::newest_turn(host, &self.names) <= self.turn,
+        };
         let taken = state::take_lease(host, &self.names, duty, candidate, now_ms, now_ms + LEASE_MS);
         let Some(number) = taken else { return };
         self.next_renewal_ms = now_ms + RENEW_MS;

@@ -169,6 +169,8 @@ impl Duty {
 pub struct Candidate {
     /// Names the worker.
     pub holder: u64,
+    /// The turn of its configuration. It takes the lease of one with a smaller turn at once.
+    pub turn: u64,
     /// Whether its configuration is the newest one. Another one takes a lease only when no worker has renewed it for
     /// [`OLD_CONFIGURATION_WAITS_MS`].
     pub newest: bool,
@@ -192,14 +194,17 @@ pub fn take_lease(
 ) -> Option<u64> {
     update(shared, duty.key(names), &mut 0, |value| {
         let lease = value.and_then(read_lease);
-        let number = lease.map_or(1, |(_, _, number)| number + 1);
-        let may = match lease {
+        let number = lease.as_ref().map_or(1, |lease| lease.number + 1);
+        let may = match &lease {
             None => true,
-            Some((_, ends_ms, _)) if ends_ms > now_ms + LONGEST_LEASE_MS => true,
-            Some((holder, ends_ms, _)) if candidate.newest => holder == candidate.holder || ends_ms < now_ms,
-            Some((_, ends_ms, _)) => ends_ms + OLD_CONFIGURATION_WAITS_MS < now_ms,
+            Some(lease) if lease.ends_ms > now_ms + LONGEST_LEASE_MS => true,
+            Some(lease) if candidate.newest => {
+                lease.holder == candidate.holder || lease.turn < candidate.turn || lease.ends_ms < now_ms
+            }
+            Some(lease) => lease.ends_ms + OLD_CONFIGURATION_WAITS_MS < now_ms,
         };
-        let taken = may.then(|| Writer::default().u64(candidate.holder).i64(until_ms).u64(number).0);
+        let Candidate { holder, turn, .. } = candidate;
+        let taken = may.then(|| Lease { holder, ends_ms: until_ms, number, turn }.write());
         (taken, may.then_some(number))
     })
     .flatten()
@@ -208,16 +213,31 @@ pub fn take_lease(
 /// Gives up a lease, if this worker has it.
 pub fn give_up_lease(shared: &dyn SharedData, names: &Namespace, duty: Duty, holder: u64, now_ms: i64) {
     let _ = update(shared, duty.key(names), &mut 0, |value| match value.and_then(read_lease) {
-        Some((known, ends_ms, number)) if known == holder && ends_ms >= now_ms => {
-            (Some(Writer::default().u64(holder).i64(now_ms - 1).u64(number).0), ())
+        Some(lease) if lease.holder == holder && lease.ends_ms >= now_ms => {
+            (Some(Lease { ends_ms: now_ms - 1, ..lease }.write()), ())
         }
         _ => (None, ()),
     });
 }
 
-fn read_lease(bytes: &[u8]) -> Option<(u64, i64, u64)> {
+/// A lease as it is stored.
+#[derive(Debug)]
+struct Lease {
+    holder: u64,
+    ends_ms: i64,
+    number: u64,
+    turn: u64,
+}
+
+impl Lease {
+    fn write(&self) -> Vec<u8> {
+        Writer::default().u64(self.holder).i64(self.ends_ms).u64(self.number).u64(self.turn).0
+    }
+}
+
+fn read_lease(bytes: &[u8]) -> Option<Lease> {
     let mut reader = Reader(bytes);
-    Some((reader.u64()?, reader.i64()?, reader.u64()?))
+    Some(Lease { holder: reader.u64()?, ends_ms: reader.i64()?, number: reader.u64()?, turn: reader.u64()? })
 }
 
 /// A campaign's place among the accounts, and among the totals.

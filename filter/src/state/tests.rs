@@ -47,7 +47,7 @@ fn the_process_is_drawn_once() {
 
 /// Whether a worker of the newest configuration, or of an older one, takes the lease for a second.
 fn takes(shared: &Model, holder: u64, newest: bool, now_ms: i64) -> bool {
-    let candidate = Candidate { holder, newest };
+    let candidate = Candidate { holder, turn: 1, newest };
     take_lease(shared, &names(), Duty::Sync, candidate, now_ms, now_ms + 1_000).is_some()
 }
 
@@ -67,7 +67,7 @@ fn one_worker_at_a_time_holds_the_lease() {
 }
 
 #[test]
-fn a_newer_configuration_takes_the_lease_when_it_ends_and_an_older_one_only_later() {
+fn a_newer_configuration_takes_the_lease_at_once_and_an_older_one_only_later() {
     let shared = Model::default();
     assert_eq!(turn(&shared, &names(), 77), 1);
     assert_eq!(turn(&shared, &names(), 77), 1, "the same configuration in another worker");
@@ -75,6 +75,9 @@ fn a_newer_configuration_takes_the_lease_when_it_ends_and_an_older_one_only_late
     assert_eq!(turn(&shared, &names(), 78), 2);
     assert_eq!(newest_turn(&shared, &names()), 2);
     assert!(!takes(&shared, 1, false, 500), "an older configuration renews nothing");
+    let newer = Candidate { holder: 2, turn: 2, newest: true };
+    let taken = take_lease(&shared, &names(), Duty::Sync, newer, 500, 1_500);
+    assert!(taken.is_some(), "a newer one takes the lease at once");
     assert!(takes(&shared, 2, true, 1_001));
     assert!(!takes(&shared, 1, false, 4_000));
     assert!(takes(&shared, 1, false, 4_002), "no worker of the newer one is there");
@@ -85,7 +88,7 @@ fn a_newer_configuration_takes_the_lease_when_it_ends_and_an_older_one_only_late
 fn numbers_of_a_lease_grow() {
     let shared = Model::default();
     let take = |holder, now_ms| {
-        let candidate = Candidate { holder, newest: true };
+        let candidate = Candidate { holder, turn: 1, newest: true };
         take_lease(&shared, &names(), Duty::Sync, candidate, now_ms, now_ms + 1_000)
     };
     let numbers = [take(1, 0), take(1, 10), take(2, 20), take(2, 2_000)];
