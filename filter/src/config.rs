@@ -29,6 +29,8 @@ pub struct Config {
     pub duplicates_bytes: usize,
     /// Longest body of a guarded request, bytes.
     pub max_body_bytes: usize,
+    /// When a request with a body is decided.
+    pub bodies: Bodies,
     /// Whether `GET /v1/coupon/count` is answered from the snapshot.
     pub answer_count: bool,
     /// What the host's statistics name.
@@ -39,6 +41,19 @@ pub struct Config {
     pub namespace: String,
     /// Equal for equal configurations.
     pub fingerprint: u64,
+}
+
+/// When a request with a body is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bodies {
+    /// When a small body has ended: the connection stays usable, and a trickled body holds no credit. The host must be
+    /// able to stop the headers and go on reading the body.
+    #[default]
+    Wait,
+    /// When its headers have arrived, for hosts that cannot stop the headers alone. A refused request that still sends
+    /// its body may lose its connection.
+    Ignore,
 }
 
 /// A decoded, normalised path and a method.
@@ -169,6 +184,8 @@ struct Written {
     duplicates_bytes: usize,
     #[serde(default = "default_max_body_bytes")]
     max_body_bytes: usize,
+    #[serde(default)]
+    bodies: Bodies,
     #[serde(default = "default_answer_count")]
     answer_count: bool,
     #[serde(default)]
@@ -344,6 +361,7 @@ impl Written {
             boundary: self.boundary,
             duplicates_bytes: self.duplicates_bytes,
             max_body_bytes: self.max_body_bytes,
+            bodies: self.bodies,
             answer_count: self.answer_count,
             metrics: self.metrics,
         })
@@ -500,6 +518,7 @@ mod tests {
                 "guard[0].method: ",
             ),
             (r#"{"sync": {"cluster": "c"}, "default_campaign": "A"}"#.to_owned(), "default_campaign: "),
+            (r#"{"sync": {"cluster": "c"}, "bodies": "drop"}"#.to_owned(), "bodies: unknown variant `drop`"),
             (r#"{"sync": {"cluster": "c"}, "namespace": "a/b"}"#.to_owned(), "namespace: \"a/b\""),
             (r#"{"sync": {"cluster": "c"}, "credits": {"hold_ms": 0}}"#.to_owned(), "credits.hold_ms: "),
             (r#"{"sync": {"cluster": "c"}, "credits": {"overcommit": 0}}"#.to_owned(), "credits.overcommit: "),

@@ -69,7 +69,10 @@ impl Exchange {
             },
             Target::Other => return pass_by(request),
         };
-        if end_of_stream {
+        if !end_of_stream && declared_bytes(request).is_some_and(|bytes| bytes > worker.max_body_bytes() as u64) {
+            return self.reply(worker.gate.refuse_body());
+        }
+        if end_of_stream || !worker.waits_for_bodies() {
             let mut read = None;
             let decision = worker.gate.decide(&campaign, || read.insert(user_of(request)).clone(), host);
             worker.expects_all_headers = read.is_some();
@@ -79,12 +82,6 @@ impl Exchange {
             return self.enforce(decision, worker, request, host);
         }
         worker.expects_all_headers = true;
-        let declared_bytes = request
-            .first("content-length")
-            .and_then(|value| std::str::from_utf8(&value).ok().and_then(|value| value.parse::<u64>().ok()));
-        if declared_bytes.is_some_and(|bytes| bytes > worker.max_body_bytes() as u64) {
-            return self.reply(worker.gate.refuse_body());
-        }
         let user = user_of(request);
         remove_own(request);
         self.stage = Stage::AwaitingBody { campaign, user };
@@ -109,8 +106,20 @@ impl Exchange {
     }
 
     /// The request ended with trailers.
-    pub fn request_trailers(&mut self, worker: &mut Worker, request: &mut impl Request, host: &dyn Host) -> Action {
+    pub fn request_trailers(
+        &mut self,
+        worker: &mut Worker,
+        request: &mut impl Request,
+        trailers: &mut impl Headers,
+        host: &dyn Host,
+    ) -> Action {
+        remove_own(trailers);
         self.decide_kept(worker, request, host)
+    }
+
+    /// The response ended with trailers.
+    pub fn response_trailers(&self, trailers: &mut impl Headers) {
+        remove_own(trailers);
     }
 
     /// The response's headers have arrived: the origin's, or those of the reply given here.
@@ -199,6 +208,11 @@ impl Exchange {
 fn pass_by(request: &mut impl Request) -> Action {
     remove_own(request);
     Action::Continue
+}
+
+/// The length that a request's body will have, bytes, as far as its headers say.
+fn declared_bytes(request: &mut impl Request) -> Option<u64> {
+    request.first("content-length").and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok())
 }
 
 fn user_of(request: &mut impl Request) -> Result<UserId, Refusal> {

@@ -6,7 +6,7 @@ use doorbuster_domain::id::CampaignId;
 use doorbuster_domain::refusal::Refusal;
 use doorbuster_domain::request::campaign;
 
-use crate::config::Config;
+use crate::config::{Bodies, Config};
 use crate::gate::Gate;
 use crate::host::{CallEnded, CallId, Callout, Host, HostTime, Log, Metrics, Request};
 use crate::poller::{Outside, Poller};
@@ -66,6 +66,11 @@ impl Worker {
     /// A call that [`Worker::tick`] made has ended.
     pub fn call_ended(&mut self, call: CallId, ended: CallEnded, host: &dyn Host, log: &dyn Log) {
         self.poller.call_ended(call, ended, &mut self.gate, host, log);
+    }
+
+    /// Whether a request with a body is decided when that has ended.
+    pub(crate) fn waits_for_bodies(&self) -> bool {
+        self.config.bodies == Bodies::Wait
     }
 
     /// Longest body of a guarded request, bytes.

@@ -7,7 +7,7 @@ use anyhow::Context;
 use walrus::Module;
 
 /// Callbacks that the filter answers.
-const WANTED: [&str; 12] = [
+const WANTED: [&str; 13] = [
     "proxy_on_configure",
     "proxy_on_context_create",
     "proxy_on_delete",
@@ -17,6 +17,7 @@ const WANTED: [&str; 12] = [
     "proxy_on_request_headers",
     "proxy_on_request_trailers",
     "proxy_on_response_headers",
+    "proxy_on_response_trailers",
     "proxy_on_tick",
     "proxy_on_vm_start",
     "proxy_abi_version_0_2_1",

@@ -275,14 +275,37 @@ fn small_body_is_awaited_and_holds_no_credit() {
 }
 
 #[test]
+fn ignored_bodies_are_not_waited_for() {
+    let mut edge = Edge::start(r#", "bodies": "ignore""#);
+    edge.sync(OPEN, NOW);
+    let mut headers = request(ISSUE, Some("u1"));
+    headers.headers.push(("content-length".to_owned(), b"3".to_vec()));
+    let (mut exchange, action) = edge.headers(&mut headers, false);
+    assert_eq!((action, edge.in_flight()), (Action::Continue, 1));
+    let Edge { shared, worker, .. } = &mut edge;
+    let host = At { shared, now_ms: NOW };
+    let body = exchange.request_body(worker, &mut ModelHeaders::default(), &host, 3, true);
+    assert_eq!(body, Action::Continue, "the body goes to the origin");
+    assert_eq!(code(&edge.headers(&mut request(ISSUE, None), false).1), "missing_user");
+    let mut declared = request(ISSUE, Some("u2"));
+    declared.headers.push(("content-length".to_owned(), b"4097".to_vec()));
+    assert_eq!(code(&edge.headers(&mut declared, false).1), "body_too_large");
+}
+
+#[test]
 fn trailers_end_a_body() {
     let mut edge = Edge::synced(OPEN);
     let (mut exchange, action) = edge.headers(&mut request(ISSUE, Some("u1")), false);
     assert_eq!(action, Action::Pause);
     let Edge { shared, worker, .. } = &mut edge;
     let host = At { shared, now_ms: NOW };
-    let action = exchange.request_trailers(worker, &mut ModelHeaders::default(), &host);
+    let mut trailers = ModelHeaders::new([(TICKET_HEADER, "forged"), ("checksum", "1")]);
+    let action = exchange.request_trailers(worker, &mut ModelHeaders::default(), &mut trailers, &host);
     assert_eq!((action, edge.in_flight()), (Action::Continue, 1));
+    assert_eq!((trailers.value(TICKET_HEADER), trailers.value("checksum")), (None, Some(b"1".as_slice())));
+    let mut trailers = ModelHeaders::new([(RESULT_HEADER, "outcome=issued")]);
+    exchange.response_trailers(&mut trailers);
+    assert_eq!(trailers.headers, []);
 }
 
 #[test]

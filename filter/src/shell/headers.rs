@@ -46,25 +46,35 @@ impl Request for RequestHead {
     }
 }
 
-/// The headers of a response.
-#[derive(Debug, Default)]
-pub(super) struct ResponseHead(Option<Vec<(String, Bytes)>>);
+/// The headers of a response, or trailers: all of them are asked for at once.
+#[derive(Debug)]
+pub(super) struct Fields {
+    map: MapType,
+    all: Option<Vec<(String, Bytes)>>,
+}
 
-impl Headers for ResponseHead {
+impl Fields {
+    pub(super) fn of(map: MapType) -> Self {
+        Self { map, all: None }
+    }
+}
+
+impl Headers for Fields {
     fn first(&mut self, name: &'static str) -> Option<Cow<'_, [u8]>> {
         self.all().find(|(known, _)| *known == name).map(|(_, value)| value.into())
     }
 
     fn all(&mut self) -> impl Iterator<Item = (&str, &[u8])> {
-        pairs(self.0.get_or_insert_with(|| read(MapType::HttpResponseHeaders)))
+        let map = self.map;
+        pairs(self.all.get_or_insert_with(|| read(map)))
     }
 
     fn set(&mut self, name: &str, value: &str) {
-        write(MapType::HttpResponseHeaders, name, Some(value));
+        write(self.map, name, Some(value));
     }
 
     fn remove(&mut self, name: &str) {
-        write(MapType::HttpResponseHeaders, name, None);
+        write(self.map, name, None);
     }
 }
 

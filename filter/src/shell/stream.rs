@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
+use proxy_wasm::types::{Action, MapType};
 
-use super::headers::{RequestHead, ResponseHead};
+use super::headers::{Fields, RequestHead};
 use super::host::EnvoyHost;
 use crate::exchange::{self, Exchange};
 use crate::worker::Worker;
@@ -53,13 +53,19 @@ impl HttpContext for Stream {
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
         let (worker, head) = (&mut *self.worker.borrow_mut(), &mut RequestHead::default());
-        let action = self.exchange.request_trailers(worker, head, &*self.host);
+        let trailers = &mut Fields::of(MapType::HttpRequestTrailers);
+        let action = self.exchange.request_trailers(worker, head, trailers, &*self.host);
         self.act(action)
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        let (worker, head) = (&mut *self.worker.borrow_mut(), &mut ResponseHead::default());
+        let (worker, head) = (&mut *self.worker.borrow_mut(), &mut Fields::of(MapType::HttpResponseHeaders));
         self.exchange.response_headers(worker, head, &*self.host);
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        self.exchange.response_trailers(&mut Fields::of(MapType::HttpResponseTrailers));
         Action::Continue
     }
 }
