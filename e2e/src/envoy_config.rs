@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
+use crate::envoy_variant::Variant;
+
 /// What a gateway of a local stack changes in a shipped configuration.
 #[derive(Debug, Clone)]
 pub struct Rendering {
@@ -15,6 +17,8 @@ pub struct Rendering {
     pub port: u16,
     /// Envoy's admin port, on 127.0.0.1.
     pub admin_port: u16,
+    /// The port of the listener for load balancers, on 127.0.0.1, where the template has one.
+    pub health_port: u16,
     /// The backends' public ports: cluster `origin`.
     pub origin_ports: Vec<u16>,
     /// The backends' operations ports: cluster `control`, which a configuration without sync does not have.
@@ -23,6 +27,8 @@ pub struct Rendering {
     pub filter_wasm: PathBuf,
     /// Merged into the plugin configuration (RFC 7396: null removes); `{}` changes nothing.
     pub plugin: Value,
+    /// What else differs from the template.
+    pub variant: Variant,
 }
 
 impl Rendering {
@@ -35,12 +41,17 @@ impl Rendering {
         let in_template = || format!("in {}", self.template.display());
         set_address(config.pointer_mut("/static_resources/listeners/0"), self.port).with_context(in_template)?;
         set_address(config.pointer_mut("/admin"), self.admin_port).with_context(in_template)?;
+        if let Some(health) = listener(&mut config, "health") {
+            set_address(Some(health), self.health_port).with_context(in_template)?;
+        }
         set_endpoints(&mut config, "origin", &self.origin_ports).with_context(in_template)?;
+        set_checked_ports(&mut config, "origin", &self.control_ports);
         if !self.control_ports.is_empty() || cluster(&mut config, "control").is_some() {
             set_endpoints(&mut config, "control", &self.control_ports).with_context(in_template)?;
         }
         ensure!(set_filter_wasm(&mut config, &self.filter_wasm) > 0, "no wasm filter in {}", self.template.display());
         merge_plugin_config(&mut config, &self.plugin).with_context(in_template)?;
+        self.variant.apply(&mut config).with_context(in_template)?;
         Ok(config)
     }
 }
@@ -67,7 +78,7 @@ pub fn set_filter_wasm(config: &mut Value, wasm: &Path) -> usize {
     changed
 }
 
-fn set_address(holder: Option<&mut Value>, port: u16) -> anyhow::Result<()> {
+pub(crate) fn set_address(holder: Option<&mut Value>, port: u16) -> anyhow::Result<()> {
     let address = holder
         .and_then(|holder| holder.pointer_mut("/address/socket_address"))
         .context("no listener or admin address")?;
@@ -88,13 +99,33 @@ fn set_endpoints(config: &mut Value, name: &str, ports: &[u16]) -> anyhow::Resul
     Ok(())
 }
 
+/// Each endpoint's health is asked at the operations port that belongs to it. One that has none is not checked.
+fn set_checked_ports(config: &mut Value, name: &str, control_ports: &[u16]) {
+    let Some(cluster) = cluster(config, name).filter(|cluster| cluster.get("health_checks").is_some()) else { return };
+    let endpoints = cluster.pointer_mut("/load_assignment/endpoints/0/lb_endpoints").and_then(Value::as_array_mut);
+    for (at, endpoint) in endpoints.into_iter().flatten().enumerate() {
+        let check = match control_ports.get(at) {
+            Some(port) => json!({ "port_value": port }),
+            None => json!({ "disable_active_health_check": true }),
+        };
+        if let Some(endpoint) = endpoint.get_mut("endpoint").and_then(Value::as_object_mut) {
+            endpoint.insert("health_check_config".to_owned(), check);
+        }
+    }
+}
+
+fn listener<'a>(config: &'a mut Value, name: &str) -> Option<&'a mut Value> {
+    let listeners = config.pointer_mut("/static_resources/listeners")?.as_array_mut()?;
+    listeners.iter_mut().find(|candidate| candidate.get("name") == Some(&json!(name)))
+}
+
 fn cluster<'a>(config: &'a mut Value, name: &str) -> Option<&'a mut Value> {
     let clusters = config.pointer_mut("/static_resources/clusters")?.as_array_mut()?;
     clusters.iter_mut().find(|candidate| candidate.get("name") == Some(&json!(name)))
 }
 
 /// The plugin configuration is a JSON text in a `StringValue`, or a `Struct`.
-fn merge_plugin_config(config: &mut Value, patch: &Value) -> anyhow::Result<()> {
+pub(crate) fn merge_plugin_config(config: &mut Value, patch: &Value) -> anyhow::Result<()> {
     let mut outcome = Ok(());
     for_each_object(config, &mut |object| {
         if !object.contains_key("vm_config") {
@@ -118,7 +149,7 @@ fn merge_plugin_config(config: &mut Value, patch: &Value) -> anyhow::Result<()> 
     outcome
 }
 
-fn for_each_object(value: &mut Value, visit: &mut impl FnMut(&mut serde_json::Map<String, Value>)) {
+pub(crate) fn for_each_object(value: &mut Value, visit: &mut impl FnMut(&mut serde_json::Map<String, Value>)) {
     match value {
         Value::Object(object) => {
             visit(object);

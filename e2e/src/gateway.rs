@@ -31,6 +31,8 @@ pub struct Gateway {
     pub folder: PathBuf,
     /// Secrets that the filter finds in its environment, by the variables' names.
     pub secrets: Vec<(&'static str, String)>,
+    /// The entrypoint of the container's image, which drains Envoy on SIGTERM; none runs Envoy itself.
+    pub entrypoint: Option<PathBuf>,
 }
 
 impl Gateway {
@@ -59,7 +61,14 @@ impl Server for Gateway {
     fn launch(&self) -> anyhow::Result<Launch> {
         let path = self.config_path();
         write_config(&self.rendering, &path)?;
-        let launch = Launch::new(&self.program)
+        let launch = match &self.entrypoint {
+            Some(entrypoint) => Launch::new(entrypoint)
+                .args([self.program.display().to_string()])
+                .env("DOORBUSTER_ADMIN_PORT", self.rendering.admin_port.to_string())
+                .env("DOORBUSTER_DRAIN_NOTICE_S", "1"),
+            None => Launch::new(&self.program),
+        };
+        let launch = launch
             .args(["-c".to_owned(), path.display().to_string()])
             .args(["--concurrency".to_owned(), self.workers.to_string()])
             // Hot restart would make gateways on one machine share memory by their base id.

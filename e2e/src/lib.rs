@@ -17,6 +17,7 @@ pub mod backend;
 mod clock;
 pub mod envoy_admin;
 pub mod envoy_config;
+pub mod envoy_variant;
 pub mod gateway;
 pub mod http;
 pub mod operator;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::backend::Backend;
 use crate::envoy_admin::EnvoyAdmin;
 use crate::envoy_config::merge;
+use crate::envoy_variant::Variant;
 use crate::gateway::Gateway;
 use crate::http::{self, Reply};
 use crate::operator::Operator;
@@ -55,6 +56,22 @@ impl Stack {
     #[must_use]
     pub fn url(&self, index: usize) -> String {
         self.gateways.get(index).map(Gateway::url).unwrap_or_default()
+    }
+
+    /// The URL of the second listener of gateway `index` (from 0), where the builder was asked for one.
+    #[must_use]
+    pub fn second_url(&self, index: usize) -> String {
+        match self.gateways.get(index).map(|gateway| &gateway.rendering.variant) {
+            Some(Variant::SecondListener { port, .. }) => format!("http://127.0.0.1:{port}"),
+            _ => String::new(),
+        }
+    }
+
+    /// The URL of the listener for load balancers of gateway `index` (from 0), without a trailing slash.
+    #[must_use]
+    pub fn health_url(&self, index: usize) -> String {
+        let port = self.gateways.get(index).map_or(0, |gateway| gateway.rendering.health_port);
+        format!("http://127.0.0.1:{port}")
     }
 
     /// Envoy's admin interface of gateway `index` (from 0).

@@ -11,6 +11,7 @@ use super::database::Database;
 use crate::backend::Backend;
 use crate::clock::WrongClock;
 use crate::envoy_config::Rendering;
+use crate::envoy_variant::Variant;
 use crate::gateway::{EDGE_TOKEN, Gateway, TICKET_SECRET};
 use crate::ports::free_port;
 use crate::postgres::Postgres;
@@ -29,6 +30,9 @@ pub struct Builder {
     workers: usize,
     own_postgres: bool,
     plugin: Value,
+    mesh: Option<String>,
+    drains: bool,
+    second_listener: Option<Value>,
     template: PathBuf,
     origin: Option<u16>,
     settings: Vec<(String, String)>,
@@ -48,6 +52,9 @@ impl Builder {
             workers: 2,
             own_postgres: false,
             plugin: json!({}),
+            mesh: None,
+            drains: false,
+            second_listener: None,
             template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/envoy.yaml"),
             origin: None,
             settings: Vec::new(),
@@ -94,6 +101,35 @@ impl Builder {
     pub fn plugin(mut self, patch: Value) -> Self {
         self.plugin = patch;
         self
+    }
+
+    /// Gateways have the configuration that meshes generate, with this `vm_id`.
+    #[must_use]
+    pub fn mesh(mut self, vm_id: &str) -> Self {
+        self.mesh = Some(vm_id.to_owned());
+        self
+    }
+
+    /// Gateways run as in their container: SIGTERM drains them.
+    #[must_use]
+    pub fn drains(mut self) -> Self {
+        self.drains = true;
+        self
+    }
+
+    /// Gateways have a second listener, into whose plugin configuration this is merged: [`Stack::second_url`].
+    #[must_use]
+    pub fn second_listener(mut self, patch: Value) -> Self {
+        self.second_listener = Some(patch);
+        self
+    }
+
+    fn variant(&self) -> anyhow::Result<Variant> {
+        Ok(match (&self.mesh, &self.second_listener) {
+            (Some(vm_id), _) => Variant::Mesh { vm_id: vm_id.clone() },
+            (None, Some(plugin)) => Variant::SecondListener { port: free_port()?, plugin: plugin.clone() },
+            (None, None) => Variant::Shipped,
+        })
     }
 
     /// Another configuration than `envoy/envoy.yaml`.
@@ -292,12 +328,17 @@ impl Stack {
                     template: builder.template.clone(),
                     port: free_port()?,
                     admin_port: free_port()?,
+                    health_port: free_port()?,
                     origin_ports: origin_ports.clone(),
                     control_ports: control_ports.clone(),
                     filter_wasm: self.programs.filter_wasm.clone(),
                     plugin: builder.plugin.clone(),
+                    variant: builder.variant()?,
                 },
                 folder: self.home.clone(),
+                entrypoint: builder
+                    .drains
+                    .then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/entrypoint.sh")),
                 secrets: [(EDGE_TOKEN, Some(self.edge_token.clone())), (TICKET_SECRET, builder.ticket_secret.clone())]
                     .into_iter()
                     .filter_map(|(name, secret)| Some((name, secret?)))

@@ -6,9 +6,13 @@ mod any_origin;
 #[cfg(test)]
 mod clocks;
 #[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod edge;
 #[cfg(test)]
 mod encrypted;
+#[cfg(test)]
+mod frozen;
 #[cfg(test)]
 mod gateway_alone;
 #[cfg(test)]
@@ -18,7 +22,13 @@ mod identity;
 #[cfg(test)]
 mod issuing;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod logs;
+#[cfg(test)]
+mod mesh;
+#[cfg(test)]
+mod noisy;
 #[cfg(test)]
 mod observed;
 #[cfg(test)]

@@ -69,7 +69,10 @@ impl Trapped {
         let names: Vec<String> = (0..=DEADLY_HEADERS).map(|n| format!("x-many-{n}")).collect();
         let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
         let url = format!("{}/v1/coupon/issue?campaign=spring", self.stack.url(0));
-        let connections = || self.stack.admin(0).stats(r"listener\..*\.worker_\d+\.downstream_cx_total").unwrap();
+        let url_of_gateway = self.stack.url(0);
+        let port = url_of_gateway.rsplit(':').next().unwrap();
+        let pattern = format!(r"listener\.127\.0\.0\.1_{port}\.worker_\d+\.downstream_cx_total");
+        let connections = || self.stack.admin(0).stats(&pattern).unwrap();
         let before = connections();
         assert_eq!(before.len(), 2);
         eventually(PATIENCE, "each worker has had a deadly request", || {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use doorbuster_e2e::envoy_config::Rendering;
+use doorbuster_e2e::envoy_variant::Variant;
 use doorbuster_e2e::process::Launch;
 use doorbuster_e2e::server::Server;
 use doorbuster_e2e::{EnvoyAdmin, Stack, http};
@@ -66,10 +67,12 @@ pub(super) fn shipped(
         template: root.join("envoy/envoy.yaml"),
         port: ports.0,
         admin_port: ports.1,
+        health_port: doorbuster_e2e::ports::free_port()?,
         origin_ports: vec![port_of(&stack.backend(0))?],
         control_ports: vec![port_of(&stack.ops(0))?],
         filter_wasm: filter_wasm.to_owned(),
         plugin,
+        variant: Variant::Shipped,
     })
 }
 

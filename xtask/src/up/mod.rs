@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Port of the first gateway's Envoy admin interface; others take the next ones
     #[arg(long, default_value_t = 9901, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     admin_port: u16,
+    /// Port of the first gateway's listener for load balancers (`/healthz`); others take the next ones
+    #[arg(long, default_value_t = 9801, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    health_port: u16,
     /// Port of the first backend's public listener, its operations listener on the next one; others are 10 higher each
     #[arg(long, default_value_t = 8000, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     backend_port: u16,

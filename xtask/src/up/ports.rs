@@ -15,6 +15,7 @@ pub(super) struct Ports {
     pub(super) backends: u16,
     first_gateway: u16,
     first_admin: u16,
+    first_health: u16,
     first_backend: u16,
 }
 
@@ -25,12 +26,14 @@ impl Ports {
             backends: options.backends,
             first_gateway: options.gateway_port,
             first_admin: options.admin_port,
+            first_health: options.health_port,
             first_backend: options.backend_port,
         };
         let last_of = |first: u16, count: u16, step: u16| u32::from(first) + u32::from(count - 1) * u32::from(step);
         for (flag, last) in [
             ("--gateway-port", last_of(ports.first_gateway, ports.gateways, 1)),
             ("--admin-port", last_of(ports.first_admin, ports.gateways, 1)),
+            ("--health-port", last_of(ports.first_health, ports.gateways, 1)),
             ("--backend-port", last_of(ports.first_backend, ports.backends, BACKEND_STEP) + 1),
         ] {
             ensure!(last <= u32::from(u16::MAX), "{flag}: port {last} would be needed, and 65535 is the last one");
@@ -44,6 +47,10 @@ impl Ports {
 
     pub(super) fn admin(&self, index: u16) -> u16 {
         self.first_admin + index
+    }
+
+    pub(super) fn health(&self, index: u16) -> u16 {
+        self.first_health + index
     }
 
     pub(super) fn backend(&self, index: u16) -> u16 {
@@ -111,6 +118,7 @@ impl Ports {
             [
                 (format!("gateway-{number}"), "--gateway-port", self.gateway(index)),
                 (format!("gateway-{number}'s admin interface"), "--admin-port", self.admin(index)),
+                (format!("gateway-{number}'s health listener"), "--health-port", self.health(index)),
             ]
         };
         let of_backend = |index| {
@@ -133,7 +141,14 @@ mod tests {
     use super::*;
 
     fn ports(gateway: u16, admin: u16, backend: u16) -> Ports {
-        Ports { gateways: 2, backends: 2, first_gateway: gateway, first_admin: admin, first_backend: backend }
+        Ports {
+            gateways: 2,
+            backends: 2,
+            first_gateway: gateway,
+            first_admin: admin,
+            first_health: 9801,
+            first_backend: backend,
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use doorbuster_e2e::backend::Backend;
 use doorbuster_e2e::envoy_config::Rendering;
+use doorbuster_e2e::envoy_variant::Variant;
 use doorbuster_e2e::gateway::{EDGE_TOKEN, Gateway};
 use doorbuster_e2e::operator::Operator;
 use doorbuster_e2e::postgres::{self, Postgres};
@@ -165,13 +166,16 @@ impl Stack<'_> {
                 template: self.checkout.root().join("envoy/envoy.yaml"),
                 port: self.ports.gateway(index),
                 admin_port: self.ports.admin(index),
+                health_port: self.ports.health(index),
                 origin_ports: (0..self.ports.backends).map(|backend| self.ports.backend(backend)).collect(),
                 control_ports: (0..self.ports.backends).map(|backend| self.ports.ops(backend)).collect(),
                 filter_wasm: self.filter_wasm.clone(),
                 plugin: json!({ "default_campaign": welcome::CAMPAIGN }),
+                variant: Variant::Shipped,
             },
             folder: self.checkout.private(),
             secrets: vec![(EDGE_TOKEN, self.local.edge_token.clone())],
+            entrypoint: None,
         };
         (0..self.ports.gateways).map(gateway).collect()
     }
