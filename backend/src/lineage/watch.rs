@@ -90,8 +90,7 @@ impl Watch {
                 Ok(Some(refused)) => refused,
                 Err(error) => {
                     tracing::warn!(%error, "Redis cannot be claimed yet");
-                    // It names the cause to /readyz as well.
-                    self.redis.bar(&format!("it was not claimed yet: {error}"));
+                    self.redis.bar_unclaimed(&error);
                     return Ok(());
                 }
             };
@@ -111,7 +110,12 @@ impl Watch {
                 match self.look().await {
                     Ok(None) => {}
                     Ok(Some(refused)) => tracing::error!(%refused, "Redis may not be used"),
-                    Err(error) => tracing::debug!(%error, "cannot look whether the database is behind"),
+                    Err(error) => {
+                        if let WatchError::Redis(error) = &error {
+                            self.redis.explain_missing_claim(error);
+                        }
+                        tracing::debug!(%error, "cannot look whether the database is behind");
+                    }
                 }
             }
         };

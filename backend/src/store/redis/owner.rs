@@ -77,6 +77,9 @@ pub enum Claimed {
 /// Installation, address, and when it was last seen, Unix milliseconds.
 type Told = (Option<String>, Option<String>, Option<i64>);
 
+/// Begins the reason why nothing is sent to a Redis that was never claimed.
+const NOT_CLAIMED: &str = "it was not claimed yet";
+
 impl Redis {
     /// The first part of every key.
     #[must_use]
@@ -90,6 +93,11 @@ impl Redis {
     /// # Errors
     /// If Redis cannot be reached.
     pub async fn claim(&self, claim: &Claim<'_>) -> Result<Claimed, RedisError> {
+        if self.barred.load().is_some() {
+            // To a client that must log in first, Redis explains that only if the command is short.
+            let time = redis::cmd("TIME");
+            let _: (i64, i64) = self.exchange_unbarred(INSTALLATION, Request::Command(&time), latency::COMMAND).await?;
+        }
         let mut invocation = CLAIM.key(self.owner_key());
         invocation
             .arg(claim.installation)
@@ -117,8 +125,22 @@ impl Redis {
     }
 
     /// Sends nothing but claims until one succeeds.
-    pub fn bar(&self, reason: &str) {
+    fn bar(&self, reason: &str) {
         self.barred.store(Some(Arc::new(reason.to_owned())));
+    }
+
+    /// Redis could not be claimed yet: the reason that is shown is the newest one. One that was
+    /// claimed before stays in use.
+    pub fn explain_missing_claim(&self, error: &RedisError) {
+        let unclaimed = self.barred.load().as_ref().is_some_and(|reason| reason.starts_with(NOT_CLAIMED));
+        if unclaimed {
+            self.bar_unclaimed(error);
+        }
+    }
+
+    /// Sends nothing but claims until one succeeds, since the first one has failed.
+    pub fn bar_unclaimed(&self, error: &impl std::fmt::Display) {
+        self.bar(&format!("{NOT_CLAIMED}: {error}"));
     }
 
     pub(super) fn check_barred(&self) -> Result<(), RedisError> {
