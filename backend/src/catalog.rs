@@ -130,6 +130,10 @@ impl Catalog {
     /// Takes over a campaign that PostgreSQL is known to hold.
     pub async fn put(&self, stored: Stored) {
         let _writing = self.writing.lock().await;
+        // As in `read`. Without an answer, the next refresh does so.
+        if let Ok(installation) = self.postgres.installation().await {
+            self.lineage.adopt(installation);
+        }
         self.replace(None, |snapshot| snapshot.insert(stored));
     }
 

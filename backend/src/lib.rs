@@ -101,19 +101,27 @@ pub async fn run(config: Config, listeners: Listeners, stop: CancellationToken) 
     let redis = Redis::new(url, ca, &config.redis_prefix, config.redis_timeout).context("redis_url, redis_ca_file")?;
     let redis = Arc::new(redis);
     let clock = Arc::new(Clock::default());
-    let lineage = Arc::new(Lineage::new(postgres.installation().await.context("database_url")?));
+    let Some(lineage) = stop.run_until_cancelled(Lineage::read(&postgres)).await else { return Ok(()) };
+    let lineage = Arc::new(lineage.context("database_url")?);
     let catalog = Arc::new(Catalog::new(postgres.clone(), Arc::clone(&lineage)));
-    let watch = Watch::new(postgres.clone(), Arc::clone(&redis), Arc::clone(&catalog), Arc::clone(&lineage));
+    let watch = Watch::new(
+        postgres.clone(),
+        Arc::clone(&redis),
+        Arc::clone(&clock),
+        Arc::clone(&catalog),
+        Arc::clone(&lineage),
+    );
     let Some(begun) = stop.run_until_cancelled(watch.begin()).await else { return Ok(()) };
     begun.context("redis_url, redis_prefix")?;
     let changes = Arc::new(Changes::new(postgres.clone(), Arc::clone(&redis), Arc::clone(&catalog)));
-    let metrics = Arc::new(Metrics::new(&redis, &postgres));
+    let metrics = Arc::new(Metrics::new(&redis, &postgres, &lineage));
     let tasks = TaskTracker::new();
     let issuance = Arc::new(Issuance::new(Parts {
         redis: Arc::clone(&redis),
         postgres: postgres.clone(),
         clock,
         catalog: Arc::clone(&catalog),
+        lineage: Arc::clone(&lineage),
         changes: Arc::clone(&changes),
         metrics: Arc::clone(&metrics),
         deadlines: Deadlines { commit: config.commit_timeout, sweep_after: config.sweep_after },

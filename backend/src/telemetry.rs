@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::events::EventMetrics;
+use crate::lineage::Lineage;
 use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
 
@@ -91,7 +92,7 @@ pub struct Metrics {
 impl Metrics {
     /// Begins to count, beside the latencies that the stores measure.
     #[must_use]
-    pub fn new(redis: &Redis, postgres: &Postgres) -> Self {
+    pub fn new(redis: &Redis, postgres: &Postgres, lineage: &Lineage) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("doorbuster"),
             issue_requests: Counter::default(),
@@ -136,6 +137,11 @@ impl Metrics {
             "hydration_seconds",
             "Time of filling a round from PostgreSQL",
             metrics.hydration_seconds.clone(),
+        );
+        registry.register(
+            "lineage_changes",
+            "Times that the database was found to have another lineage",
+            lineage.changes().clone(),
         );
         registry.register("swept", "Abandoned reservations taken up", metrics.swept.clone());
         registry.register(

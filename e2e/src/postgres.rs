@@ -45,8 +45,42 @@ impl Postgres {
         query(&self.bin, &self.url("postgres"), &format!("CREATE DATABASE \"{name}\"")).map(drop)
     }
 
+    /// Copies the files of this server, which is stopped, so that [`Postgres::restore`] can bring
+    /// them back.
+    ///
+    /// # Errors
+    /// When they cannot be copied.
+    pub fn save(&self, name: &str) -> anyhow::Result<()> {
+        run("cp", Command::new("cp").arg("-a").arg(self.data()).arg(self.home.join(name)))
+    }
+
+    /// Brings back what [`Postgres::save`] has copied. The server is stopped.
+    ///
+    /// # Errors
+    /// When there is no such copy, or it cannot be copied.
+    pub fn restore(&self, name: &str) -> anyhow::Result<()> {
+        self.wait_for_leftovers()?;
+        fs::remove_dir_all(self.data()).context("cannot remove the server's files")?;
+        run("cp", Command::new("cp").arg("-a").arg(self.home.join(name)).arg(self.data()))
+    }
+
     fn data(&self) -> PathBuf {
         self.home.join("data")
+    }
+
+    /// Nobody but its account may enter; root always may.
+    fn create_home(&self) -> anyhow::Result<()> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.home)
+            .with_context(|| format!("cannot create {}", self.home.display()))
+    }
+
+    fn give_to_account(&self) -> anyhow::Result<()> {
+        let Some(account) = account() else { return Ok(()) };
+        let owner = format!("{account}:{account}");
+        run("chown", Command::new("chown").arg("-R").arg(owner).arg(&self.home))
     }
 
     /// Creates the cluster on the first start. It is built beside its place, so that an interrupted attempt is not taken for a cluster.
@@ -56,17 +90,9 @@ impl Postgres {
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))?;
         }
-        // Nobody but its account may enter; root always may.
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.home)
-            .with_context(|| format!("cannot create {}", self.home.display()))?;
+        self.create_home()?;
         write_private(&password_file, &self.password)?;
-        if let Some(account) = account() {
-            let owner = format!("{account}:{account}");
-            run("chown", Command::new("chown").arg("-R").arg(owner).arg(&self.home))?;
-        }
+        self.give_to_account()?;
         let mut initdb = as_account(&self.bin.join("initdb"));
         initdb.args(["--username=doorbuster", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"]);
         initdb.arg("--pwfile").arg(&password_file).arg("-D").arg(&unfinished);

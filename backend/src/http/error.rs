@@ -8,7 +8,7 @@ use doorbuster_domain::schedule::FieldError;
 use super::reply::{self, CouponBody};
 use crate::catalog::Catalog;
 use crate::changes::ChangeError;
-use crate::issuance::StandingError;
+use crate::issuance::{RebuildError, StandingError};
 use crate::settlement::SettlementError;
 use crate::store::postgres::DatabaseError;
 use crate::store::redis::RedisError;
@@ -81,6 +81,15 @@ impl From<ChangeError> for Error {
                 tracing::warn!(%error, "a change cannot be made, or nobody knows whether it was");
                 ask_again()
             }
+        }
+    }
+}
+
+impl From<RebuildError> for Error {
+    fn from(error: RebuildError) -> Self {
+        match error {
+            RebuildError::Gone => Refusal::NotFound.into(),
+            error => unavailable(&error),
         }
     }
 }

@@ -15,6 +15,7 @@ mod openapi;
 mod operator;
 mod path;
 mod query;
+mod rebuild;
 mod redemptions;
 mod reply;
 mod rounds;
@@ -109,6 +110,7 @@ fn operator_routes() -> openapi::Routes {
         .merge(audit_log::routes())
         .merge(events::routes())
         .merge(failures::routes())
+        .merge(rebuild::routes())
         .merge(redemptions::ops_routes())
         .merge(rounds::routes())
         .merge(vendors::routes())

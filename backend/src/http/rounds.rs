@@ -85,7 +85,7 @@ struct WindowBody {
 
 /// One round, as far as it has come.
 #[derive(Serialize, ToSchema)]
-struct RoundReply {
+pub(super) struct RoundReply {
     #[serde(flatten)]
     round: RoundBody,
     /// What gateways decided about requests: how many were `admitted`, or refused with a code; null
@@ -174,6 +174,25 @@ async fn all(State(app): State<Arc<App>>, path: PathParameters, uri: Uri) -> Res
     Ok(reply::json(StatusCode::OK, &RoundList { rounds, next_cursor }))
 }
 
+/// The round that a path names, with its campaign.
+async fn find(app: &App, path: &PathParameters) -> Result<(Stored, CampaignId, PastRound), Error> {
+    let campaign = existing(path)?;
+    let stored = app.postgres.campaign(&campaign).await?.ok_or(Refusal::UnknownCampaign)?;
+    let round: RoundId = path.get("round").parse().map_err(|_| Refusal::NotFound)?;
+    let past = app.postgres.past_round(&campaign, round).await?;
+    let scheduled = || {
+        let campaign = stored.readable()?;
+        campaign.schedule.round(round).map(|round| to_come(campaign, round))
+    };
+    let past = past.or_else(scheduled).ok_or(Refusal::NotFound)?;
+    Ok((stored, campaign, past))
+}
+
+/// The ids of the round that a path names, if there is such a round.
+pub(super) async fn known(app: &App, path: &PathParameters) -> Result<(CampaignId, RoundId), Error> {
+    find(app, path).await.map(|(_, campaign, past)| (campaign, past.round))
+}
+
 /// One round: one of the schedule, or one that was ever prepared.
 #[utoipa::path(
     get,
@@ -191,15 +210,9 @@ async fn all(State(app): State<Arc<App>>, path: PathParameters, uri: Uri) -> Res
     ),
     security(("operator" = [])),
 )]
-async fn one(State(app): State<Arc<App>>, path: PathParameters) -> Result<Response, Error> {
-    let campaign = existing(&path)?;
-    let stored = app.postgres.campaign(&campaign).await?.ok_or(Refusal::UnknownCampaign)?;
-    let round: RoundId = path.get("round").parse().map_err(|_| Refusal::NotFound)?;
-    let scheduled = || {
-        let campaign = stored.readable()?;
-        campaign.schedule.round(round).map(|round| to_come(campaign, round))
-    };
-    let past = app.postgres.past_round(&campaign, round).await?.or_else(scheduled).ok_or(Refusal::NotFound)?;
+pub(super) async fn one(State(app): State<Arc<App>>, path: PathParameters) -> Result<Response, Error> {
+    let (stored, campaign, past) = find(&app, &path).await?;
+    let round = past.round;
     let counting = app.redis.count(&campaign, round);
     let (counts, edge) = tokio::join!(counting, app.redis.edge_totals(&campaign, round));
     if let Some(error) = counts.as_ref().err().or(edge.as_ref().err()) {

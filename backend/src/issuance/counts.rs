@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::RoundKey;
+use crate::lineage::{Generation, Lineage};
 use crate::store::redis::{Clock, Redis, RedisError, RoundCounts};
 
 /// A round in which nothing happens is looked at again after so long. A place whose backend died
@@ -109,11 +110,19 @@ impl Entry {
     }
 }
 
+/// What was learnt under one lineage of the database.
+#[derive(Debug, Default)]
+struct Known {
+    generation: Generation,
+    entries: HashMap<RoundKey, Entry>,
+}
+
 /// What this process knows of rounds' counts.
 #[derive(Debug)]
 pub(super) struct Counts {
     redis: Arc<Redis>,
-    known: Mutex<HashMap<RoundKey, Entry>>,
+    lineage: Arc<Lineage>,
+    known: Mutex<Known>,
     /// One look at a time: those who come meanwhile share the next. When the last one that failed
     /// began.
     looking: tokio::sync::Mutex<Option<Instant>>,
@@ -125,9 +134,10 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub(super) fn new(redis: Arc<Redis>) -> Self {
+    pub(super) fn new(redis: Arc<Redis>, lineage: Arc<Lineage>) -> Self {
         Self {
             redis,
+            lineage,
             known: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             no_rows: Mutex::default(),
@@ -136,8 +146,14 @@ impl Counts {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<RoundKey, Entry>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What was learnt under the current lineage.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.lineage.generation();
+        if known.generation != generation {
+            *known = Known { generation, entries: HashMap::new() };
+        }
+        known
     }
 
     fn unmarked(&self) -> MutexGuard<'_, HashSet<RoundKey>> {
@@ -155,7 +171,7 @@ impl Counts {
         let now = Instant::now();
         let mut known = self.known();
         for key in keys {
-            if let Some(entry) = known.get_mut(key) {
+            if let Some(entry) = known.entries.get_mut(key) {
                 entry.touched = Some(now);
             }
         }
@@ -223,30 +239,33 @@ impl Counts {
     ) -> Result<Vec<Option<RoundCounts>>, RedisError> {
         let all_fresh = {
             let known = self.known();
-            watched.iter().all(|watched| known.get(&watched.key).is_some_and(|entry| entry.is_as_of(since)))
+            watched.iter().all(|watched| known.entries.get(&watched.key).is_some_and(|entry| entry.is_as_of(since)))
         };
         if !all_fresh {
             self.hear_marks(now_ms).await?;
         }
-        let due: Vec<&Watched> = {
+        let (since_generation, due): (Generation, Vec<&Watched>) = {
             let mut known = self.known();
+            let generation = known.generation;
             let is_due = |watched: &&Watched| {
-                let entry = known.entry(watched.key.clone()).or_insert_with(|| Entry::new(began));
+                let entry = known.entries.entry(watched.key.clone()).or_insert_with(|| Entry::new(began));
                 entry.wanted = began;
                 entry.wants_look(watched, now_ms, began, since)
             };
-            watched.iter().filter(is_due).collect()
+            (generation, watched.iter().filter(is_due).collect())
         };
         let asked: Vec<_> = due.iter().map(|watched| (&watched.key.campaign, watched.key.round)).collect();
         let counted = self.redis.counts(&asked).await?;
         let mut known = self.known();
-        for (watched, counts) in due.iter().zip(counted) {
-            if let Some(entry) = known.get_mut(&watched.key) {
+        // What was read before the lineage changed is of no account.
+        let counted = due.iter().zip(counted).filter(|_| known.generation == since_generation);
+        for (watched, counts) in counted.collect::<Vec<_>>() {
+            if let Some(entry) = known.entries.get_mut(&watched.key) {
                 entry.tried = Some(began);
                 entry.look = counts.map(|counts| Look { at: began, counts });
             }
         }
-        Ok(watched.iter().map(|watched| Some(known.get(&watched.key)?.look?.counts)).collect())
+        Ok(watched.iter().map(|watched| Some(known.entries.get(&watched.key)?.look?.counts)).collect())
     }
 
     async fn hear_marks(&self, now_ms: i64) -> Result<(), RedisError> {
@@ -273,7 +292,7 @@ impl Counts {
         }
         let mut known = self.known();
         let is_due = |watched: &&&Watched| {
-            let entry = known.entry(watched.key.clone()).or_insert_with(|| Entry::new(now));
+            let entry = known.entries.entry(watched.key.clone()).or_insert_with(|| Entry::new(now));
             entry.wanted = now;
             entry.wants_row(watched, now_ms, now)
         };
@@ -284,7 +303,7 @@ impl Counts {
     pub(super) fn note_rows<'a>(&self, rows: impl IntoIterator<Item = (&'a RoundKey, u64)>, asked: Instant) {
         let mut known = self.known();
         for (key, issued) in rows {
-            if let Some(entry) = known.get_mut(key) {
+            if let Some(entry) = known.entries.get_mut(key) {
                 entry.row = Some((asked, issued));
             }
         }
@@ -297,13 +316,23 @@ impl Counts {
 
     /// What PostgreSQL last said of a round; 0 before it was asked.
     pub(super) fn row(&self, key: &RoundKey) -> u64 {
-        self.known().get(key).and_then(|entry| entry.row).map_or(0, |(_, issued)| issued)
+        self.known().entries.get(key).and_then(|entry| entry.row).map_or(0, |(_, issued)| issued)
+    }
+
+    /// The rounds that Redis knew at the last look, and what it knew.
+    pub(super) fn looks(&self) -> Vec<(RoundKey, RoundCounts)> {
+        let known = self.known();
+        let warm = |(key, entry): (&RoundKey, &Entry)| {
+            let counts = entry.look?.counts;
+            counts.warm.then(|| (key.clone(), counts))
+        };
+        known.entries.iter().filter_map(warm).collect()
     }
 
     /// Forgets what nobody asks for any more.
     pub(super) fn forget_unwanted(&self) {
         let now = Instant::now();
-        self.known().retain(|_, entry| now.saturating_duration_since(entry.wanted) < FORGOTTEN);
+        self.known().entries.retain(|_, entry| now.saturating_duration_since(entry.wanted) < FORGOTTEN);
     }
 }
 

@@ -156,12 +156,21 @@ impl Hydrations {
             return Ok(Hydrated::Gone);
         };
         let mut staging = self.redis.stage(&key.campaign, key.round, opened.epoch);
-        let mut above = 0;
+        let (mut above, mut issued) = (0, 0);
         loop {
             let page = self.postgres.coupons_above(&key.campaign, key.round, above, PAGE).await?;
             let Some((_, last, _)) = page.last() else { break };
             above = *last;
+            issued += page.len() as u64;
             self.redis.stage_coupons(&mut staging, &page).await?;
+        }
+        // Somebody added or deleted rows by hand. Nobody commits under this epoch before the swap.
+        if issued != opened.issued {
+            tracing::warn!(
+                campaign = %key.campaign, round = %key.round, issued, said = opened.issued,
+                "a round's count of coupons is corrected"
+            );
+            self.postgres.correct_issued(&key.campaign, key.round, opened.epoch, issued).await?;
         }
         let swapped = self.redis.swap(staging, opened.version, opened.closes_ms).await?;
         self.metrics.note_hydration(began.elapsed());

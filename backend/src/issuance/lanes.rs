@@ -19,6 +19,7 @@ use tracing::Instrument;
 use super::counts::Counts;
 use super::progress::Progress;
 use super::{Place, RoundKey};
+use crate::lineage::Lineage;
 use crate::store::postgres::{Coupon, DatabaseError, Fault, Outcome, Postgres, Reservation};
 use crate::store::redis::Redis;
 use crate::telemetry::Metrics;
@@ -107,6 +108,7 @@ impl Drop for LaneGuard<'_> {
 pub(super) struct Lanes {
     postgres: Postgres,
     redis: Arc<Redis>,
+    lineage: Arc<Lineage>,
     progress: Arc<Progress>,
     counts: Arc<Counts>,
     metrics: Arc<Metrics>,
@@ -118,12 +120,13 @@ impl Lanes {
     pub(super) fn new(
         postgres: Postgres,
         redis: Arc<Redis>,
+        lineage: Arc<Lineage>,
         progress: Arc<Progress>,
         counts: Arc<Counts>,
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
     ) -> Self {
-        Self { postgres, redis, progress, counts, metrics, tasks, waiting: Mutex::default() }
+        Self { postgres, redis, lineage, progress, counts, metrics, tasks, waiting: Mutex::default() }
     }
 
     /// Has a reservation committed. Submitting it twice does no harm. Without a place: for whoever bounds by other means
@@ -238,7 +241,7 @@ impl Lanes {
     }
 
     async fn write(&self, key: &RoundKey, batch: &[Reservation]) -> Result<Vec<Outcome>, DatabaseError> {
-        let began = Instant::now();
+        let (began, since) = (Instant::now(), self.lineage.generation());
         let span = tracing::info_span!("commit", campaign = %key.campaign, round = %key.round, places = batch.len());
         let outcome = self.postgres.commit(&key.campaign, key.round, batch).instrument(span).await;
         self.metrics.note_commit(began.elapsed());
@@ -246,7 +249,7 @@ impl Lanes {
             Ok(commit) => {
                 #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
                 self.metrics.batch_size.observe(batch.len() as f64);
-                self.progress.hear(key, commit.issued);
+                self.progress.hear(key, commit.issued, since);
                 Ok(commit.outcomes)
             }
             Err(error) => {

@@ -1,10 +1,12 @@
 //! Issuing: reserve in Redis, commit in PostgreSQL, then say yes; settle in Redis behind the reply.
 
+mod comparison;
 mod conflicts;
 mod counts;
 mod hydration;
 mod lanes;
 mod progress;
+mod rebuild;
 mod request;
 mod retry;
 mod standing;
@@ -14,9 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doorbuster_domain::id::{CampaignId, RoundId};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tokio_util::task::TaskTracker;
 
+pub use rebuild::RebuildError;
 pub use request::{Answer, Reply};
 pub use retry::Retried;
 pub use standing::StandingError;
@@ -24,6 +27,7 @@ pub use standing::StandingError;
 use crate::agenda::Agenda;
 use crate::catalog::Catalog;
 use crate::changes::Changes;
+use crate::lineage::Lineage;
 use crate::store::postgres::Postgres;
 use crate::store::redis::{Clock, Redis};
 use crate::telemetry::Metrics;
@@ -70,12 +74,15 @@ pub struct Issuance {
     postgres: Postgres,
     clock: Arc<Clock>,
     catalog: Arc<Catalog>,
+    lineage: Arc<Lineage>,
     agenda: Agenda,
     changes: Arc<Changes>,
     metrics: Arc<Metrics>,
     deadlines: Deadlines,
     counts: Arc<Counts>,
     progress: Arc<Progress>,
+    /// Held while what Redis and PostgreSQL say of a round is compared for a request.
+    comparing: Mutex<()>,
     lanes: Arc<Lanes>,
     hydrations: Arc<Hydrations>,
     tasks: TaskTracker,
@@ -92,6 +99,8 @@ pub struct Parts {
     pub clock: Arc<Clock>,
     /// The campaigns.
     pub catalog: Arc<Catalog>,
+    /// The lineage of the database.
+    pub lineage: Arc<Lineage>,
     /// For repairs.
     pub changes: Arc<Changes>,
     /// Counters.
@@ -106,12 +115,13 @@ impl Issuance {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { redis, postgres, clock, catalog, changes, metrics, deadlines, tasks } = parts;
-        let progress = Arc::new(Progress::default());
-        let counts = Arc::new(Counts::new(Arc::clone(&redis)));
+        let Parts { redis, postgres, clock, catalog, lineage, changes, metrics, deadlines, tasks } = parts;
+        let progress = Arc::new(Progress::new(Arc::clone(&lineage)));
+        let counts = Arc::new(Counts::new(Arc::clone(&redis), Arc::clone(&lineage)));
         let lanes = Lanes::new(
             postgres.clone(),
             Arc::clone(&redis),
+            Arc::clone(&lineage),
             Arc::clone(&progress),
             Arc::clone(&counts),
             Arc::clone(&metrics),
@@ -124,11 +134,13 @@ impl Issuance {
             clock,
             agenda: Agenda::new(Arc::clone(&catalog)),
             catalog,
+            lineage,
             changes,
             metrics,
             deadlines,
             counts,
             progress,
+            comparing: Mutex::new(()),
             lanes: Arc::new(lanes),
             hydrations: Arc::new(hydrations),
             tasks,

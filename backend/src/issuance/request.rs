@@ -176,7 +176,8 @@ impl Issuance {
         };
         let Opening { campaign, round, key, quota, closes_ms } = &opening;
         circumstances.round = Some(*round);
-        circumstances.issued = self.progress.hear(key, 0);
+        circumstances.issued = self.progress.of(key);
+        let since = self.lineage.generation();
         let ask = Ask {
             campaign: &campaign.id,
             round: round.id,
@@ -193,7 +194,7 @@ impl Issuance {
                 return Step::Reply(circumstances.ask_again(Refusal::Unavailable));
             }
         };
-        circumstances.issued = self.progress.hear(key, decision.committed);
+        circumstances.issued = self.progress.hear(key, decision.committed, since);
         match decision.verdict {
             Verdict::Cold => self.warm(circumstances, key, until).await,
             Verdict::Stale { version } => {
@@ -338,7 +339,7 @@ impl Issuance {
             Ok(Ok(committed)) => committed,
             Ok(Err(_)) | Err(_) => Committed::Unknown,
         };
-        circumstances.issued = self.progress.hear(key, 0);
+        circumstances.issued = self.progress.of(key);
         if let Err(error) = self.resolve(key, &held, &committed).await {
             tracing::debug!(%error, campaign = %campaign.id, "a conflict cannot be resolved; the sweeper will");
             return Step::Reply(circumstances.ask_again(Refusal::Unavailable));
@@ -381,7 +382,14 @@ impl Issuance {
         own: bool,
     ) -> Reply {
         let coupon = match user {
-            Some(user) => self.postgres.coupon(user, code).await.ok().flatten().map(Box::new),
+            Some(user) => match self.postgres.coupon(user, code).await {
+                Ok(Some(coupon)) => Some(Box::new(coupon)),
+                Ok(None) => {
+                    self.contradicted(&opening.key).await;
+                    return circumstances.ask_again(Refusal::Unavailable);
+                }
+                Err(_) => None,
+            },
             None => None,
         };
         match coupon {

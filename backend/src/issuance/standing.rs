@@ -13,6 +13,7 @@ use super::counts::Watched;
 use super::{Issuance, RoundKey};
 use crate::agenda::{Entry, Stage};
 use crate::campaign::Campaign;
+use crate::lineage::Generation;
 use crate::store::postgres::DatabaseError;
 use crate::store::redis::{Reading, RedisError, RoundCounts};
 
@@ -51,12 +52,13 @@ impl Issuance {
 
     /// Committed coupons of a round: from Redis while it knows the round, since a crowd may ask, else from PostgreSQL.
     async fn issued(&self, campaign: &CampaignId, round: Round) -> Result<u64, DatabaseError> {
+        let since = self.lineage.generation();
         let key = RoundKey { campaign: campaign.clone(), round: round.id };
         let issued = match self.redis.count(campaign, round.id).await {
             Ok(counts) if counts.warm => counts.committed,
             _ => self.postgres.issued(&[(campaign, round.id)]).await?.first().copied().unwrap_or(0),
         };
-        Ok(self.progress.hear(&key, issued))
+        Ok(self.progress.hear(&key, issued, since))
     }
 
     /// Where up to `limit` campaigns stand, those first that gateways need first, and whether
@@ -85,6 +87,7 @@ impl Issuance {
         now_ms: i64,
         since: Instant,
     ) -> Result<HashMap<CampaignId, Standing>, RedisError> {
+        let generation = self.lineage.generation();
         let begun: Vec<Watched> = entries
             .iter()
             .filter(|entry| matches!(entry.stage, Stage::Open | Stage::Ended))
@@ -99,7 +102,7 @@ impl Issuance {
         self.count_in_postgres(&over.iter().chain(cold).collect::<Vec<_>>(), now_ms).await;
         let over = over.iter().map(|watched| (watched, RoundCounts::default()));
         let standings = live.iter().zip(looked).chain(over).map(|(watched, counts)| {
-            let standing = self.standing(&watched.key, counts);
+            let standing = self.standing(&watched.key, counts, generation);
             (watched.key.campaign.clone(), standing)
         });
         Ok(standings.collect())
@@ -123,11 +126,11 @@ impl Issuance {
         }
     }
 
-    fn standing(&self, key: &RoundKey, counts: RoundCounts) -> Standing {
+    fn standing(&self, key: &RoundKey, counts: RoundCounts, since: Generation) -> Standing {
         // What Redis holds of a cold round is what it has not lost yet.
         let (committed, pending) = if counts.warm { (counts.committed, counts.pending) } else { (0, 0) };
         let known = if counts.warm { committed } else { self.counts.row(key) };
-        let issued = self.progress.hear(key, known);
+        let issued = self.progress.hear(key, known, since);
         Standing { issued, reserved: issued.max(committed + pending) }
     }
 }

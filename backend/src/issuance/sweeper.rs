@@ -59,7 +59,7 @@ impl Issuance {
                 let sheet = self.agenda.at(reading.now_ms);
                 self.notice_newer_versions(&sheet).await;
                 self.warm_rounds(&sheet, reading.now_ms).await;
-                self.sweep_rounds(reading.now_ms).await;
+                self.sweep_rounds(&sheet, reading.now_ms).await;
                 self.counts.forget_unwanted();
                 if let Some(now) = DateTime::from_timestamp_millis(reading.now_ms) {
                     self.progress.forget_before(now.date_naive());
@@ -95,8 +95,9 @@ impl Issuance {
         }
     }
 
-    async fn sweep_rounds(&self, now_ms: i64) {
+    async fn sweep_rounds(&self, sheet: &Sheet, now_ms: i64) {
         let began = Instant::now();
+        let before = self.known_before();
         let rounds = match self.postgres.rounds_closing_after(now_ms - SWEPT_MS).await {
             Ok(rounds) => rounds,
             Err(error) => {
@@ -104,6 +105,8 @@ impl Issuance {
                 return;
             }
         };
+        let near: Vec<RoundKey> = near(sheet).map(|entry| watched(entry).key).collect();
+        self.compare(before, &rounds, &near).await;
         let recent: Vec<Watched> = rounds
             .iter()
             .map(|RecentRound { campaign, round, used_until_ms, .. }| Watched {

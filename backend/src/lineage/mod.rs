@@ -10,28 +10,51 @@ mod watch;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub use watch::{Watch, WatchError};
 
-use crate::store::postgres::Installation;
+use crate::store::postgres::{DatabaseError, Installation, Postgres};
+
+/// At start the installation is asked for during this time, however often PostgreSQL breaks off.
+const READ_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Between two attempts to read it.
+const READ_AGAIN: Duration = Duration::from_millis(250);
 
 /// A gateway that names a version so far above the highest one drawn is not believed: no restore
 /// loses as many, and the sequence of versions has an end.
 const IMPLAUSIBLE: i64 = 1 << 40;
 
+/// Counts the lineages that this process has gone by. What was learnt of the database under an
+/// earlier one says nothing about it as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Generation(u64);
+
+#[derive(Debug)]
+struct Current {
+    installation: Arc<Installation>,
+    generation: Generation,
+}
+
 /// The installation and lineage that this process goes by.
 #[derive(Debug)]
 pub struct Lineage {
-    current: ArcSwap<Installation>,
+    current: ArcSwap<Current>,
     /// The highest version that the database was last known to have drawn.
     drawn: AtomicI64,
     /// The highest version above it that a gateway of the current lineage has seen.
     seen_by_gateways: Mutex<i64>,
+    /// The lineage under which PostgreSQL was found to have lost something.
+    lost: Mutex<Option<String>>,
     /// Wakes the watch.
     suspicion: Notify,
+    changes: Counter,
 }
 
 impl Lineage {
@@ -39,17 +62,51 @@ impl Lineage {
     #[must_use]
     pub fn new(installation: Installation) -> Self {
         Self {
-            current: ArcSwap::from_pointee(installation),
+            current: ArcSwap::from_pointee(Current {
+                installation: Arc::new(installation),
+                generation: Generation::default(),
+            }),
             drawn: AtomicI64::new(0),
             seen_by_gateways: Mutex::default(),
+            lost: Mutex::default(),
             suspicion: Notify::new(),
+            changes: Counter::default(),
         }
     }
 
-    /// The installation's id and the lineage, from memory.
+    /// The lineage of a database that was just reachable.
+    ///
+    /// # Errors
+    /// If it does not answer any more.
+    pub async fn read(postgres: &Postgres) -> Result<Self, DatabaseError> {
+        let until = Instant::now() + READ_DEADLINE;
+        loop {
+            match postgres.installation().await {
+                Ok(installation) => return Ok(Self::new(installation)),
+                Err(error) if Instant::now() > until => return Err(error),
+                Err(error) => tracing::warn!(%error, "the installation cannot be read yet"),
+            }
+            tokio::time::sleep(READ_AGAIN).await;
+        }
+    }
+
+    /// The installation's id and the lineage, from memory. Whoever tells others of it together with
+    /// counts asks for it first: counts of a later lineage do no harm under an earlier one.
     #[must_use]
     pub fn current(&self) -> Arc<Installation> {
-        self.current.load_full()
+        Arc::clone(&self.current.load().installation)
+    }
+
+    /// How many lineages this process has gone by before the current one.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.current.load().generation
+    }
+
+    /// How often the lineage has changed since the start.
+    #[must_use]
+    pub fn changes(&self) -> &Counter {
+        &self.changes
     }
 
     /// Takes note of what a gateway has seen: the lineage that it goes by, and the highest version
@@ -63,7 +120,7 @@ impl Lineage {
         let drawn = self.drawn.load(Ordering::Relaxed);
         let Ok(version) = i64::try_from(highest_version) else { return };
         // Mostly not above: then nothing more is looked at.
-        if version <= drawn || version - drawn > IMPLAUSIBLE || self.current.load().lineage != lineage {
+        if version <= drawn || version - drawn > IMPLAUSIBLE || self.current.load().installation.lineage != lineage {
             return;
         }
         let mut seen = self.seen_by_gateways.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,19 +136,36 @@ impl Lineage {
         (seen > drawn).then_some(seen)
     }
 
+    /// Reports that PostgreSQL lacks what it was known to have under this lineage. The watch draws
+    /// another one at once.
+    pub fn report_loss(&self, lineage: &str) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(lineage.to_owned());
+        self.suspicion.notify_one();
+    }
+
+    /// The lineage that [`Lineage::report_loss`] named last.
+    fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Goes by what the database says from now on.
     pub(crate) fn adopt(&self, installation: Installation) {
-        if **self.current.load() == installation {
+        // Held while the lineage is exchanged, so that two that adopt count one after the other.
+        let mut seen = self.seen_by_gateways.lock().unwrap_or_else(PoisonError::into_inner);
+        let Current { installation: known, generation: Generation(generation) } = &**self.current.load();
+        if **known == installation {
             return;
         }
         tracing::warn!(
             installation = installation.id,
             lineage = installation.lineage,
-            "the database has another lineage: gateways drop what they hold of the earlier one"
+            former = known.lineage,
+            "the database has another lineage: what was learnt under the earlier one is dropped"
         );
-        let mut seen = self.seen_by_gateways.lock().unwrap_or_else(PoisonError::into_inner);
         *seen = 0;
-        self.current.store(Arc::new(installation));
+        self.changes.inc();
+        let generation = Generation(generation + 1);
+        self.current.store(Arc::new(Current { installation: Arc::new(installation), generation }));
     }
 }
 
@@ -111,7 +185,9 @@ mod tests {
         lineage.observe_edge("a", 90);
         lineage.observe_edge("a", 80);
         assert_eq!((lineage.seen_above(89), lineage.seen_above(90)), (Some(90), None));
+        let before = lineage.generation();
         lineage.adopt(installation("b"));
+        assert_ne!(lineage.generation(), before);
         assert_eq!((lineage.current().lineage.as_str(), lineage.seen_above(10)), ("b", None));
     }
 

@@ -142,6 +142,8 @@ async fn a_round_is_shown_and_audited() {
         let at = world.start().await;
         world.put(at, "spring", &world.open(5).await).await;
         world.issue(at, "spring", "ann").await;
+        let rebuilt = run(world, &["round", "rebuild", "spring", "--json"], "").await.json();
+        assert_eq!((&rebuilt["issued"], &rebuilt["pending"]), (&json!(1), &json!(0)));
         let shown = run(world, &["round", "show", "spring", "--json"], "").await.json();
         assert_eq!((&shown["issued"], &shown["round"]), (&json!(1), &json!(world.today().await)));
         assert!(run(world, &["round", "show", "spring"], "").await.out.contains("issued    1"));

@@ -235,7 +235,8 @@ async fn a_gateway_ahead_of_the_database_brings_a_new_lineage() {
         let before = standing(world).await;
         let lineage = Arc::new(Lineage::new(before.installation.clone()));
         let catalog = Arc::new(Catalog::new(world.postgres(), Arc::clone(&lineage)));
-        let watch = Watch::new(world.postgres(), Arc::new(world.redis()), catalog, Arc::clone(&lineage));
+        let (redis, clock) = (Arc::new(world.redis()), Arc::default());
+        let watch = Watch::new(world.postgres(), redis, clock, catalog, Arc::clone(&lineage));
         let stop = CancellationToken::new();
         let watching = tokio::spawn(watch.run(stop.clone()));
         // Gateways that are not ahead, or of another history, change nothing.

@@ -52,6 +52,8 @@ mod operators;
 #[cfg(test)]
 mod pressure;
 #[cfg(test)]
+mod primaries;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod receiver;
@@ -59,6 +61,8 @@ mod receiver;
 mod recovery;
 #[cfg(test)]
 mod redeem;
+#[cfg(test)]
+mod restore;
 #[cfg(test)]
 mod rounds;
 #[cfg(test)]

@@ -112,8 +112,10 @@ async fn a_dead_backends_places_are_committed_by_another() {
         .await;
         assert_eq!(again.coupon()["code"].as_str(), Some(bob.code.as_str()));
         eventually("the sweep", async || (world.audit("spring").await.len() == 2).then_some(())).await;
+        // Settled in Redis or not yet.
         let again = world.issue(at, "spring", "ann").await;
-        assert_eq!((again.told(), again.coupon()["code"].as_str()), ("already_issued", Some(ann.code.as_str())));
+        assert!(matches!(again.told(), "issued" | "already_issued"), "{again:?}");
+        assert_eq!(again.coupon()["code"].as_str(), Some(ann.code.as_str()));
         world.assert_issued("spring", 2).await;
     })
     .await;

@@ -48,7 +48,7 @@ enum Command {
     /// Create, look at, pause and resume campaigns
     #[command(subcommand)]
     Campaign(campaign::Command),
-    /// Look at a round
+    /// Look at a round, and rebuild it
     #[command(subcommand)]
     Round(round::Command),
     /// Look at, redeem and void coupons

@@ -27,6 +27,14 @@ pub(crate) enum Command {
         /// The local date on which it opens [default: the current round, else the next, else the last]
         round: Option<String>,
     },
+    /// Rebuild a round in Redis from PostgreSQL, and show it
+    Rebuild {
+        /// Its campaign
+        campaign: String,
+        /// The local date on which it opens [default: the current round, else the next, else the
+        /// last]
+        round: Option<String>,
+    },
 }
 
 impl Command {
@@ -35,16 +43,22 @@ impl Command {
             Self::List { campaign, page } => {
                 api.get(&format!("{}/rounds?{}", campaign::path(&campaign), page.query())).map(all)
             }
-            Self::Show { campaign, round } => {
-                let path = campaign::path(&campaign);
-                let round = match round {
-                    Some(round) => round,
-                    None => current(&api.get(&path)?)?,
-                };
-                api.get(&format!("{path}/rounds/{}", escaped(&round))).map(one)
+            Self::Show { campaign, round } => api.get(&path(api, &campaign, round)?).map(one),
+            Self::Rebuild { campaign, round } => {
+                api.post(&format!("{}/rebuild", path(api, &campaign, round)?), None, &[]).map(one)
             }
         }
     }
+}
+
+/// A round's path; without a date, that of the current round, else the next, else the last.
+fn path(api: &Api, campaign: &str, round: Option<String>) -> Result<String, Failure> {
+    let path = campaign::path(campaign);
+    let round = match round {
+        Some(round) => round,
+        None => current(&api.get(&path)?)?,
+    };
+    Ok(format!("{path}/rounds/{}", escaped(&round)))
 }
 
 fn quota(round: &Value) -> String {

@@ -36,7 +36,7 @@ pub use installation::{Installation, Standing};
 pub use ledger::{Ledger, Row};
 pub use outbox::{Due, FailedDelivery, Fresh, Outbox, Settlement};
 pub use redemptions::{Life, LockedCoupon, Redemption, Voiding};
-pub use rounds::{Opened, RecentRound};
+pub use rounds::{Mark, Opened, RecentRound};
 pub use schema::SchemaError;
 pub use sinks::{Backlog, DeadLetter};
 pub use vendors::{LedgerEntry, LockedVendor, Payout, Vendor};

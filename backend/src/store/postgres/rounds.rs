@@ -3,9 +3,13 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use doorbuster_domain::code::CouponCode;
 use doorbuster_domain::id::{CampaignId, RoundId, UserId};
+use serde_json::json;
+use sqlx::FromRow;
 
+use super::audit_log::{self, Record};
 use super::{DatabaseError, Postgres, history, signed, unsigned};
 use crate::campaign::Stored;
+use crate::operators::Operator;
 
 /// A round whose hydration has begun: commits reserved under earlier epochs are refused from now on, so what it holds
 /// does not change until Redis shows the new epoch.
@@ -17,6 +21,8 @@ pub struct Opened {
     pub version: i64,
     /// When the round closes, Unix milliseconds.
     pub closes_ms: i64,
+    /// How many coupons it is said to have.
+    pub issued: u64,
 }
 
 /// A round that closed lately or not yet.
@@ -30,6 +36,39 @@ pub struct RecentRound {
     pub closes_ms: i64,
     /// When it closes, or when a failed issuance of it was last tried again, whichever is later.
     pub used_until_ms: i64,
+    /// How far it has come.
+    pub mark: Mark,
+}
+
+#[derive(FromRow)]
+struct RecentRow {
+    campaign: String,
+    round: NaiveDate,
+    closes_at: DateTime<Utc>,
+    used_until: DateTime<Utc>,
+    epoch: i64,
+    issued: i64,
+}
+
+impl RecentRow {
+    fn into_round(self) -> Result<RecentRound, DatabaseError> {
+        Ok(RecentRound {
+            campaign: CampaignId::parse(&self.campaign).map_err(|_| DatabaseError::Unreadable("campaign id"))?,
+            round: RoundId(self.round),
+            closes_ms: self.closes_at.timestamp_millis(),
+            used_until_ms: self.used_until.timestamp_millis(),
+            mark: Mark { epoch: self.epoch, issued: unsigned(self.issued) },
+        })
+    }
+}
+
+/// How far a round has come in PostgreSQL; both only rise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    /// Its epoch.
+    pub epoch: i64,
+    /// Its coupons.
+    pub issued: u64,
 }
 
 impl Postgres {
@@ -60,10 +99,10 @@ impl Postgres {
                 history::prepare(&mut transaction, campaign, window, known.spec.quota).await?;
             }
             // Drawn under the row's lock, so that epochs of a round only rise.
-            let row: Option<(i64, DateTime<Utc>)> = sqlx::query_as(
+            let row: Option<(i64, DateTime<Utc>, i64)> = sqlx::query_as(
                 "UPDATE rounds SET epoch = next_above('round_epoch', greatest(epoch, $3))
                   WHERE campaign = $1 AND round = $2
-                 RETURNING epoch, closes_at",
+                 RETURNING epoch, closes_at, issued",
             )
             .bind(campaign.as_str())
             .bind(round.0)
@@ -71,7 +110,10 @@ impl Postgres {
             .fetch_optional(&mut *transaction)
             .await?;
             transaction.commit().await?;
-            Ok(row.map(|(epoch, closes)| Opened { epoch, version, closes_ms: closes.timestamp_millis() }))
+            Ok(row.map(|(epoch, closes, issued)| {
+                let (closes_ms, issued) = (closes.timestamp_millis(), unsigned(issued));
+                Opened { epoch, version, closes_ms, issued }
+            }))
         })
         .await
     }
@@ -109,6 +151,26 @@ impl Postgres {
             .collect()
     }
 
+    /// Corrects how many coupons a round is said to have, while it has this epoch.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer.
+    pub async fn correct_issued(
+        &self,
+        campaign: &CampaignId,
+        round: RoundId,
+        epoch: i64,
+        issued: u64,
+    ) -> Result<(), DatabaseError> {
+        let correcting = sqlx::query("UPDATE rounds SET issued = $4 WHERE campaign = $1 AND round = $2 AND epoch = $3")
+            .bind(campaign.as_str())
+            .bind(round.0)
+            .bind(epoch)
+            .bind(signed(issued));
+        self.within(correcting.execute(&self.pool)).await?;
+        Ok(())
+    }
+
     /// How many coupons of each round exist.
     ///
     /// # Errors
@@ -136,28 +198,75 @@ impl Postgres {
     /// If PostgreSQL does not answer.
     pub async fn rounds_closing_after(&self, since_ms: i64) -> Result<Vec<RecentRound>, DatabaseError> {
         let since = DateTime::from_timestamp_millis(since_ms).unwrap_or_default();
-        let rows: Vec<(String, NaiveDate, DateTime<Utc>, DateTime<Utc>)> = self
+        let rows: Vec<RecentRow> = self
             .within(
                 sqlx::query_as(
-                    "SELECT campaign, round, closes_at, max(used_until)
-                       FROM (SELECT campaign, round, closes_at, closes_at AS used_until
+                    "SELECT campaign, round, closes_at, max(used_until) AS used_until, epoch, issued
+                       FROM (SELECT campaign, round, closes_at, closes_at AS used_until, epoch, issued
                                FROM rounds WHERE closes_at > $1
                               UNION ALL
-                             SELECT campaign, round, closes_at, greatest(closes_at, retried_at)
+                             SELECT campaign, round, closes_at, greatest(closes_at, retried_at), epoch, issued
                                FROM rounds JOIN failed_issuances USING (campaign, round)
                               WHERE retried_at > $1) used
-                      GROUP BY campaign, round, closes_at",
+                      GROUP BY campaign, round, closes_at, epoch, issued",
                 )
                 .bind(since)
                 .fetch_all(&self.pool),
             )
             .await?;
-        rows.into_iter()
-            .map(|(campaign, round, closes, used_until)| {
-                let campaign = CampaignId::parse(&campaign).map_err(|_| DatabaseError::Unreadable("campaign id"))?;
-                let (closes_ms, used_until_ms) = (closes.timestamp_millis(), used_until.timestamp_millis());
-                Ok(RecentRound { campaign, round: RoundId(round), closes_ms, used_until_ms })
-            })
-            .collect()
+        rows.into_iter().map(RecentRow::into_round).collect()
+    }
+
+    /// Enters into the operators' log that a round is about to be rebuilt, with the counts that
+    /// Redis showed.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer.
+    pub async fn note_rebuild(
+        &self,
+        by: &Operator,
+        campaign: &CampaignId,
+        round: RoundId,
+        issued: u64,
+        pending: u64,
+    ) -> Result<(), DatabaseError> {
+        self.within(async {
+            let record = Record {
+                by,
+                action: "round.rebuilt",
+                subject: format!("round/{campaign}/{round}"),
+                before: Some(json!({"issued": issued, "pending": pending})),
+                after: None,
+            };
+            audit_log::record(&mut *self.pool.acquire().await?, &record).await
+        })
+        .await
+    }
+
+    /// How far each round has come; nothing where there is no such round, and none where there is
+    /// no such campaign.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer.
+    pub async fn marks(&self, rounds: &[(&CampaignId, RoundId)]) -> Result<Vec<Option<Mark>>, DatabaseError> {
+        let (campaigns, dates): (Vec<_>, Vec<_>) =
+            rounds.iter().map(|(campaign, round)| (campaign.to_string(), round.0)).unzip();
+        let rows: Vec<(bool, Option<i64>, Option<i64>)> = self
+            .within(
+                sqlx::query_as(
+                    "SELECT campaigns.id IS NOT NULL, rounds.epoch, rounds.issued
+                       FROM unnest($1, $2) WITH ORDINALITY AS asked (campaign, round, place)
+                       LEFT JOIN campaigns ON campaigns.id = asked.campaign
+                       LEFT JOIN rounds USING (campaign, round) ORDER BY place",
+                )
+                .bind(campaigns)
+                .bind(dates)
+                .fetch_all(&self.pool),
+            )
+            .await?;
+        let mark = |(exists, epoch, issued): (bool, Option<i64>, Option<i64>)| {
+            exists.then(|| Mark { epoch: epoch.unwrap_or(0), issued: unsigned(issued.unwrap_or(0)) })
+        };
+        Ok(rows.into_iter().map(mark).collect())
     }
 }

@@ -13,6 +13,7 @@ use super::places::{Held, unreadable};
 use super::{Redis, RedisError, of_each};
 
 static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("swap.lua")));
+static CHILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("chill.lua")));
 static RAISE_VERSION: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("raise_version.lua")));
 
 /// A round's keys stay for so long after it closed.
@@ -165,6 +166,19 @@ impl Redis {
                 parse_member(member, epoch, *since_ms).ok_or_else(|| unreadable("a pending place"))
             })
             .collect()
+    }
+
+    /// Marks rounds cold, whatever they show. In a cluster, those whose node cannot be reached are
+    /// left out while others can be.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached at all.
+    pub async fn chill(&self, rounds: &[(CampaignId, RoundId)]) -> Result<(), RedisError> {
+        let chilled = rounds.iter().map(async |(campaign, round)| {
+            let key = self.round_keys(campaign, *round).round;
+            self.invoke::<bool>(campaign.as_str(), &CHILL.key(key)).await
+        });
+        of_each(chilled.collect()).await.map(drop)
     }
 
     /// Keeps the keys of a closed round while something in them is not settled.
