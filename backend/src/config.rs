@@ -361,11 +361,11 @@ impl Keys {
         }
     }
 
-    /// On unless it is off.
+    /// Off unless it is on.
     fn switch(&mut self, field: &str) -> Result<bool, ConfigError> {
         match self.take(field)?.as_deref() {
-            None | Some("on") => Ok(true),
-            Some("off") => Ok(false),
+            Some("on") => Ok(true),
+            None | Some("off") => Ok(false),
             Some(other) => Err(ConfigError::new(field, format!("{other:?} is neither \"on\" nor \"off\""))),
         }
     }
@@ -594,5 +594,11 @@ mod tests {
             assert!(error.contains(name) && !error.contains("hunter2"), "{error}");
         }
         assert!(!format!("{:?}", parse("", &[]).unwrap()).contains("0123456789abcdef"));
+    }
+
+    #[test]
+    fn users_redeem_by_themselves_only_where_they_are_allowed_to() {
+        assert!(!parse("", &[]).unwrap().client_redeem);
+        assert!(parse("client_redeem = 'on'", &[]).unwrap().client_redeem);
     }
 }

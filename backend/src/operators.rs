@@ -22,8 +22,50 @@ const LONGEST_NAME: usize = 63;
 pub enum Role {
     /// Look at everything.
     Viewer,
-    /// Change it, too.
+    /// Redeem coupons and look at one, as a shop's server does. Nothing else.
+    Cashier,
+    /// Look at everything and change it.
     Operator,
+}
+
+/// The two kinds of operators' routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Area {
+    /// What redeeming a coupon needs.
+    Coupons,
+    /// All other routes.
+    Administration,
+}
+
+/// What a request does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Looks at something.
+    Look,
+    /// Changes something.
+    Change,
+}
+
+impl Role {
+    /// The role of a name in the configuration.
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "viewer" => Some(Self::Viewer),
+            "cashier" => Some(Self::Cashier),
+            "operator" => Some(Self::Operator),
+            _ => None,
+        }
+    }
+
+    /// Whether a request to a route of this area is allowed.
+    #[must_use]
+    pub fn may(self, area: Area, deed: Deed) -> bool {
+        match self {
+            Self::Operator => true,
+            Self::Viewer => deed == Deed::Look,
+            Self::Cashier => area == Area::Coupons,
+        }
+    }
 }
 
 /// Somebody whose token holds.
@@ -50,7 +92,8 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// Reads one as it is configured: `role` is `viewer` or `operator`, `sha256` hexadecimal.
+    /// Reads one as it is configured: `role` is `viewer`, `cashier` or `operator`, `sha256`
+    /// hexadecimal.
     ///
     /// # Errors
     /// The first of the three that does not hold.
@@ -61,11 +104,10 @@ impl Token {
             let message = format!("{name:?} is not 1 to {LONGEST_NAME} characters of a-z 0-9 -");
             return Err(FieldError::new("name", message));
         }
-        let role = match role {
-            "viewer" => Role::Viewer,
-            "operator" => Role::Operator,
-            other => return Err(FieldError::new("role", format!("{other:?} is neither \"viewer\" nor \"operator\""))),
-        };
+        let role = Role::parse(role).ok_or_else(|| {
+            let message = format!("{role:?} is none of \"viewer\", \"cashier\" and \"operator\"");
+            FieldError::new("role", message)
+        })?;
         // Not shown: whoever takes the field for the token's own has a secret there.
         let digest = parse_digest(sha256).ok_or_else(|| {
             FieldError::new("sha256", "is not 64 hexadecimal digits; `doorbuster token new` makes some")
@@ -163,6 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cashier_does_what_the_till_needs_and_nothing_else() {
+        for (role, coupons, administration) in [
+            (Role::Viewer, [true, false], [true, false]),
+            (Role::Cashier, [true, true], [false, false]),
+            (Role::Operator, [true, true], [true, true]),
+        ] {
+            let may = |area| [Deed::Look, Deed::Change].map(|deed| role.may(area, deed));
+            assert_eq!((may(Area::Coupons), may(Area::Administration)), (coupons, administration), "{role:?}");
+        }
+    }
+
+    #[test]
     fn names_and_tokens_are_not_shared() {
         let twice = operators(&[("ann", "viewer", "a long token of ann"), ("ann", "viewer", "another token of ann")]);
         assert!(twice.unwrap_err().contains("\"ann\" is the name of another"));
@@ -178,6 +232,7 @@ mod tests {
             ("", "viewer", digest, "name"),
             ("Ann", "viewer", digest, "name"),
             ("ann", "root", digest, "role"),
+            ("ann", "Cashier", digest, "role"),
             ("ann", "viewer", &"hunter2-hunter2-hunter2".to_owned(), "sha256"),
             ("ann", "viewer", &digest.replace('c', "g"), "sha256"),
             ("ann", "viewer", &format!("+{}", &digest[1..]), "sha256"),

@@ -24,6 +24,7 @@ pub(crate) fn check(checkout: &Checkout, programs: Programs) -> anyhow::Result<(
         .programs(programs)
         .own_postgres()
         .backend_setting("default_campaign", "spring")
+        .backend_setting("client_redeem", "on")
         .plugin(json!({"default_campaign": "spring"}))
         .start()?;
     stack.announce("spring", &open_all_day(100_000))?;

@@ -12,13 +12,27 @@ use doorbuster_domain::refusal::Refusal;
 
 use super::App;
 use super::error::Error;
-use crate::operators::{Operator, Role, is_same};
+use crate::operators::{Area, Deed, Operator, is_same};
 
-/// Lets operators pass, and viewers as far as they only look. Handlers learn who it is by the extractor [`Operator`].
-pub(super) async fn operator(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Result<Response, Error> {
+/// What a guarded route answers, or why it is not asked.
+type Guarded = Result<Response, Error>;
+
+/// Lets pass who may use the routes of cashiers. Handlers learn who it is by the extractor
+/// [`Operator`].
+pub(super) async fn cashier(State(app): State<Arc<App>>, request: Request, next: Next) -> Guarded {
+    pass(Area::Coupons, &app, request, next).await
+}
+
+/// The same for all other operators' routes.
+pub(super) async fn operator(State(app): State<Arc<App>>, request: Request, next: Next) -> Guarded {
+    pass(Area::Administration, &app, request, next).await
+}
+
+async fn pass(area: Area, app: &App, mut request: Request, next: Next) -> Result<Response, Error> {
     let identified = bearer(request.headers()).and_then(|token| app.config.operators.identify(token)).cloned();
-    let Some(operator) = identified else { return Err(refuse(&app, &request)) };
-    if operator.role == Role::Viewer && !request.method().is_safe() {
+    let Some(operator) = identified else { return Err(refuse(app, &request)) };
+    let deed = if request.method().is_safe() { Deed::Look } else { Deed::Change };
+    if !operator.role.may(area, deed) {
         return Err(Refusal::Forbidden.into());
     }
     request.extensions_mut().insert(operator);

@@ -91,9 +91,11 @@ pub fn public_router(app: Arc<App>) -> Router {
 
 /// The operations listener. The document that it serves is that of the routes that are served.
 pub fn ops_router(app: Arc<App>) -> Router {
-    let operators = operator_routes()
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), auth::operator));
+    let guard = middleware::from_fn_with_state(Arc::clone(&app), auth::operator);
+    let operator = operator_routes().route_layer(guard);
+    let guard = middleware::from_fn_with_state(Arc::clone(&app), auth::cashier);
+    let cashier = redemptions::cashier_routes().route_layer(guard);
+    let operators = operator.merge(cashier).layer(DefaultBodyLimit::max(LARGEST_BODY));
     let bounded = operators
         .merge(internal::guarded_routes(&app))
         .merge(machine::routes())
@@ -104,14 +106,14 @@ pub fn ops_router(app: Arc<App>) -> Router {
     dressed(router.layer(served).merge(openapi::page())).with_state(app)
 }
 
-/// What an operator's token is wanted for.
+/// Operators' routes that cashiers may not use.
 fn operator_routes() -> openapi::Routes {
     operator::routes()
         .merge(audit_log::routes())
         .merge(events::routes())
         .merge(failures::routes())
         .merge(rebuild::routes())
-        .merge(redemptions::ops_routes())
+        .merge(redemptions::operator_routes())
         .merge(rounds::routes())
         .merge(vendors::routes())
 }

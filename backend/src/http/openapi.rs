@@ -23,11 +23,15 @@ use super::{App, client, internal, machine, redemptions};
 const DESCRIPTION: &str = "Limited drops, decided exactly. Paths below `/v1` are for clients, through the gateway; all \
 others are on the operations listener, which is never published. Every refusal is a problem (RFC 9457) with a `code`.";
 
+const OPERATOR_TOKEN: &str = "The token of an operator. A viewer's is enough for what only looks, \
+a cashier's to show and to redeem a coupon; other routes answer `forbidden` to these.";
+
 /// The document of all routes that there may be.
 #[must_use]
 pub fn document() -> OpenApi {
     let clients = client::routes().merge(redemptions::client_routes());
     let operations = super::operator_routes()
+        .merge(redemptions::cashier_routes())
         .merge(internal::routes())
         .merge(machine::routes())
         .merge(machine::livez())
@@ -53,7 +57,7 @@ pub(super) fn assembled(mut clients: OpenApi, mut operations: OpenApi) -> OpenAp
                 .schema("FieldError", FieldError::schema())
                 // Only in a header, where utoipa does not look for schemas.
                 .schema("IdempotencyKey", IdempotencyKey::schema())
-                .security_scheme("operator", bearer("The token of an operator."))
+                .security_scheme("operator", bearer(OPERATOR_TOKEN))
                 .security_scheme("edge", bearer("The token of the gateways."))
                 .build(),
         ))

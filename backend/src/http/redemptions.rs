@@ -36,9 +36,14 @@ pub(super) fn client_routes() -> Routes {
     OpenApiRouter::new().routes(routes!(redeem_own))
 }
 
-/// For the shop's server and for operators.
-pub(super) fn ops_routes() -> Routes {
-    OpenApiRouter::new().routes(routes!(show)).routes(routes!(redeem_for_user)).routes(routes!(void))
+/// For the shop's server: what its role `cashier` may do.
+pub(super) fn cashier_routes() -> Routes {
+    OpenApiRouter::new().routes(routes!(show)).routes(routes!(redeem_for_user))
+}
+
+/// For operators.
+pub(super) fn operator_routes() -> Routes {
+    OpenApiRouter::new().routes(routes!(void))
 }
 
 refusals! {
@@ -165,7 +170,7 @@ impl VoidBody {
     }
 }
 
-/// Any user's coupon, for operators.
+/// Any user's coupon, for operators and cashiers.
 #[utoipa::path(
     get,
     path = "/admin/v1/coupons/{code}",
@@ -221,7 +226,8 @@ async fn redeem_own(
     redeem(&app, None, code, &user, order).await
 }
 
-/// Redeems a user's coupon for an order: the shop's server asks. The same order again gets the same answer.
+/// Redeems a user's coupon for an order: the shop's server asks, with a cashier's token. The same
+/// order again gets the same answer.
 #[utoipa::path(
     post,
     path = "/admin/v1/coupons/{code}/redeem",

@@ -3,12 +3,14 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::redeem::win;
 use crate::world::{ADMIN_TOKEN, EDGE_TOKEN, Reply, World, eventually, in_world};
 
 const ANN: &str = "ann's own token, long enough";
 const VIC: &str = "vic's own token, long enough";
+const CAS: &str = "cas's own token, long enough";
 
-/// Ann is an operator, Vic a viewer.
+/// Ann is an operator, Vic a viewer, Cas a cashier.
 const TOKENS: &str = "
 [[operator_tokens]]
 name = 'ann'
@@ -18,6 +20,10 @@ sha256 = 'b41ccefe409e8587cb44f5dc8c9817ffb2e00cf5b158a435c3ae084508c71cea'
 name = 'vic'
 role = 'viewer'
 sha256 = '42562702e4875fcdb456887f5a0e696eda8c34d63bb546d7070d37ca925697ea'
+[[operator_tokens]]
+name = 'cas'
+role = 'cashier'
+sha256 = '7c22530e739abbfe1856e1db8620af4491ebd3b8b55975f73817a6af5d8021f9'
 ";
 
 async fn ask(world: &World, token: &str, method: Method, path: &str, body: Option<&Value>) -> Reply {
@@ -59,11 +65,14 @@ async fn a_viewer_looks_and_an_operator_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_operators_route_wants_an_operators_token_and_none_lets_a_viewer_change_anything() {
+async fn each_role_may_use_its_own_routes_and_no_others() {
     in_world(async |world| {
         world.start_with(TOKENS).await;
         let document: Value = serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
-        let mut changing = 0;
+        // What the contract lists for a cashier, as far as it exists.
+        let coupon = "/admin/v1/coupons/{code}".to_owned();
+        let till = [("GET", coupon.clone()), ("POST", coupon + "/redeem")];
+        let (mut changing, mut at_the_till) = (0, 0);
         for (path, operations) in document["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap().iter().filter(|_| path.starts_with("/admin/")) {
                 let Ok(method) = method.to_uppercase().parse::<Method>() else { continue };
@@ -71,12 +80,20 @@ async fn every_operators_route_wants_an_operators_token_and_none_lets_a_viewer_c
                     assert_eq!(method.as_str(), "SERVERS", "{path} says nothing of a token");
                     continue;
                 }
+                let is_till = till.contains(&(method.as_str(), path.clone()));
                 let path = path.replace(['{', '}'], "x");
                 let told = async |token| {
                     let reply = ask(world, token, method.clone(), &path, None).await;
                     (reply.status.as_u16(), reply.told().to_owned())
                 };
                 assert_eq!(told(EDGE_TOKEN).await, (401, "unauthorized".to_owned()), "{method} {path}");
+                if is_till {
+                    assert!(![401, 403].contains(&told(CAS).await.0), "{method} {path}");
+                    at_the_till += 1;
+                } else {
+                    let refused = (403, "forbidden".to_owned());
+                    assert_eq!(told(CAS).await, refused, "{method} {path}");
+                }
                 if method == Method::GET {
                     assert!(![401, 403].contains(&told(VIC).await.0), "{method} {path}");
                 } else {
@@ -87,7 +104,31 @@ async fn every_operators_route_wants_an_operators_token_and_none_lets_a_viewer_c
             }
         }
         assert!(changing >= 9, "{changing} routes that change something");
+        assert_eq!(at_the_till, till.len());
         assert_eq!(log(world, "").await.0, [] as [Value; 0]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cashier_redeems_shows_and_is_named_in_the_log() {
+    in_world(async |world| {
+        let at = world.start_with(TOKENS).await;
+        world.put(at, "spring", &world.open(5).await).await;
+        let code = win(world, "spring", "user").await;
+        let shown = format!("/admin/v1/coupons/{code}");
+        let redeem = format!("{shown}/redeem");
+        let order = json!({"user": "user", "order_id": "A-1", "order_amount": 30_000});
+        let redeemed = ask(world, CAS, Method::POST, &redeem, Some(&order)).await;
+        assert_eq!(redeemed.body["discount_amount"], 10_000, "{redeemed:?}");
+        let coupon = ask(world, CAS, Method::GET, &shown, None).await;
+        assert_eq!(coupon.body["coupon"]["redemption"]["order_id"], "A-1", "{coupon:?}");
+        let void = json!({"reason": "returned", "reverse": true});
+        let refused = ask(world, CAS, Method::POST, &format!("{shown}/void"), Some(&void)).await;
+        assert_eq!((refused.status.as_u16(), refused.told()), (403, "forbidden"));
+        let (entries, _) = log(world, &format!("?subject=coupon/{code}")).await;
+        let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+        assert_eq!((&entry["operator"], &entry["action"]), (&json!("cas"), &json!("coupon.redeemed")));
     })
     .await;
 }

@@ -111,11 +111,13 @@ impl World {
     pub(crate) fn config(&self, more: &str) -> Config {
         let text = format!(
             "database_url = '{}'\nredis_url = '{}'\nredis_prefix = '{}'\nadmin_token = \"{ADMIN_TOKEN}\"\n\
-             edge_token = \"{EDGE_TOKEN}\"\ndatabase_pool = 4\n{}\n{more}",
+             edge_token = \"{EDGE_TOKEN}\"\ndatabase_pool = 4\n{}\n{}\n{more}",
             self.database_url,
             self.redis_url,
             self.name,
-            if self.hurried { HURRIED } else { PATIENT }
+            if self.hurried { HURRIED } else { PATIENT },
+            // Most tests that redeem do it as a user does.
+            if more.contains("client_redeem") { "" } else { "client_redeem = 'on'" },
         );
         Config::parse(&text, []).unwrap()
     }

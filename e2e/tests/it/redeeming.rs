@@ -6,7 +6,7 @@ use serde_json::json;
 
 #[test]
 fn a_coupon_won_at_the_gateway_is_redeemed_there_and_settled_with_the_vendor() {
-    let stack = Stack::builder().start().unwrap();
+    let stack = Stack::builder().backend_setting("client_redeem", "on").start().unwrap();
     stack.announce("spring", &open_all_day(2)).unwrap();
     let win = stack.issue("spring", "alice").unwrap();
     assert_eq!(win.status, 201, "{}", win.body);

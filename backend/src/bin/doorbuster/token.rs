@@ -14,7 +14,7 @@ pub(crate) enum Command {
         #[arg(long, default_value = "ann")]
         name: String,
         /// What the owner may do
-        #[arg(long, default_value = "operator", value_parser = ["viewer", "operator"])]
+        #[arg(long, default_value = "operator", value_parser = ["viewer", "cashier", "operator"])]
         role: String,
     },
 }
