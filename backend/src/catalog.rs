@@ -50,7 +50,7 @@ impl Snapshot {
         self.is_fresh() && self.unreadable.is_empty()
     }
 
-    /// What a request for a campaign is told that cannot be served.
+    /// The refusal of a request for a campaign that this process cannot serve.
     #[must_use]
     pub fn absence(&self, id: &CampaignId) -> Refusal {
         let is_known_not_to_be = self.is_fresh() && !self.unreadable.contains_key(id.as_str());

@@ -21,7 +21,7 @@ pub(super) struct Before {
 }
 
 impl Issuance {
-    /// What is known now of all rounds: what PostgreSQL told this process, and what Redis showed,
+    /// What is known now of all rounds: what PostgreSQL returned to this process, and what Redis showed,
     /// which is never ahead of PostgreSQL.
     pub(super) fn known_before(&self) -> Before {
         let installation = self.lineage.current();
@@ -84,9 +84,9 @@ impl Issuance {
         for (place, key) in rounds.iter().enumerate() {
             // A campaign that was deleted is no loss.
             let Some(mark) = marks.get(place).copied().flatten() else { continue };
-            let heard = before.rounds.get(key).map_or(0, |known| known.issued);
+            let returned = before.rounds.get(key).map_or(0, |known| known.issued);
             let shown = shown.get(place).copied().flatten().filter(|counts| counts.warm).unwrap_or_default();
-            let known = Mark { epoch: shown.epoch, issued: shown.committed.max(heard) };
+            let known = Mark { epoch: shown.epoch, issued: shown.committed.max(returned) };
             if is_behind(mark, known) {
                 tracing::error!(
                     campaign = %key.campaign, round = %key.round, ?known, ?mark,

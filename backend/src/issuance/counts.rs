@@ -218,7 +218,7 @@ impl Counts {
             return Ok(Vec::new());
         }
         let mut failed = self.looking.lock().await;
-        // Whoever waited for an exchange that failed need not wait for another one.
+        // The exchange that this request waited for has failed: it does not wait for another one.
         if failed.is_some_and(|at| at >= since) {
             return Err(RedisError::Away);
         }
@@ -329,7 +329,7 @@ impl Counts {
         known.entries.iter().filter_map(warm).collect()
     }
 
-    /// Forgets what nobody asks for any more.
+    /// Removes rounds that were not asked for lately.
     pub(super) fn forget_unwanted(&self) {
         let now = Instant::now();
         self.known().entries.retain(|_, entry| now.saturating_duration_since(entry.wanted) < FORGOTTEN);
